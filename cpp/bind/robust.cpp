@@ -2,7 +2,7 @@
 #include "bind/bind.hpp"
 #include "bind/rows.hpp"
 #include "bind/shapes.hpp"
-#include "likelihood/complete/cluster_products.hpp"
+#include "data/cluster_products.hpp"
 #include "likelihood/complete/trace.hpp"
 
 using namespace msem;
@@ -21,7 +21,7 @@ py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, Const
   ClusterProducts out;
   {
     py::gil_scoped_release release;
-    out = cluster_products(ClusterData{sizes, means, within}, origin, scale, weights);
+    out = cluster_products(sizes, means, within, origin, scale, weights);
   }
   return py::make_tuple(out.sizes, out.sums);
 }

@@ -48,9 +48,24 @@ void add_strip(const double* const* left, const double* right, Index columns, In
 
 Index pair_count(Index n) { return n * (n + 1) / 2; }
 
+// The products of each of some columns, four at most, with others that follow each other.
+void add_strip(const double* const* left, Index number, const double* right, Index columns, Index count,
+               double* out) {
+  if (number == 4)
+    add_strip<4, 3>(left, right, columns, columns, count, out);
+  else if (number == 3)
+    add_strip<3, 4>(left, right, columns, columns, count, out);
+  else if (number == 2)
+    add_strip<2, 6>(left, right, columns, columns, count, out);
+  else
+    add_strip<1, 12>(left, right, columns, columns, count, out);
+}
+
+Index strip_of(Index left) { return left == 5 ? 3 : std::min<Index>(4, left); }
+
 }  // namespace
 
-FourthMoments::FourthMoments(Index variables, bool even)
+FourthMoments::FourthMoments(Index variables, Index others, bool even)
     : first_(even ? 0 : 1), width_(variables + first_), column_(width_ * width_), pair_(width_ * width_) {
   const Index h = width_;
   Index at = 1 + variables, pair = 0, total = 0;
@@ -62,72 +77,81 @@ FourthMoments::FourthMoments(Index variables, bool even)
     start_.push_back(total);
     total += (a + 1) * pair_count(h - a);
   }
+  start_.push_back(total);
+  total += others * (pair + others);
   factors_.setZero(kRows, h);
   factors_.leftCols(first_).setOnes();
   pairs_.setZero(kRows, pair);
+  others_.setZero(kRows, others);
   weights_.setZero(kRows);
   counted_.setZero(kRows);
   lanes_.setZero(kLanes, total);
   second_.setZero(pair);
 }
 
+// Products of two, times the weights, so that those of four are times their squares.
+void FourthMoments::form_products(Index padded, const double* weights) {
+  const Index h = width_;
+  const auto factor = [&](Index a) {
+    return Eigen::Map<const Vector>(factors_.col(a).data(), padded).array();
+  };
+  const auto counted = counted_.head(padded).array();
+  for (Index a = 0; a < h; ++a) {
+    if (weights) counted_.head(padded).array() = weights_.head(padded).array() * factor(a);
+    for (Index b = a; b < h; ++b) {
+      auto pair = pairs_.col(pair_[a * h + b]).head(padded).array();
+      if (weights)
+        pair = counted * factor(b);
+      else
+        pair = factor(a) * factor(b);
+    }
+  }
+  for (Index k = 0; weights && k < others_.cols(); ++k)
+    others_.col(k).head(padded).array() *= weights_.head(padded).array();
+}
+
 void FourthMoments::add(Index count, const double* weights) {
   const Index h = width_, padded = (count + kLanes - 1) / kLanes * kLanes;
   factors_.middleRows(count, padded - count).setZero();
-  const auto whole = factors_.topRows(padded);
+  others_.middleRows(count, padded - count).setZero();
   if (weights) {
     weights_.head(count) = Eigen::Map<const Vector>(weights, count);
     weights_.segment(count, padded - count).setZero();
   }
-  for (Index a = 0; a < h; ++a) {
-    // the products are times the weights, those of four times their squares
-    if (weights) counted_.head(padded).array() = weights_.head(padded).array() * whole.col(a).array();
-    const double* left = weights ? counted_.data() : whole.col(a).data();
-    for (Index b = a; b < h; ++b)
-      pairs_.col(pair_[a * h + b]).head(padded).array() =
-          Eigen::Map<const Vector>(left, padded).array() * whole.col(b).array();
-  }
+  form_products(padded, weights);
   if (count < kRows) factors_.leftCols(first_).setOnes();
   if (!first_) {
-    const auto pairs = pairs_.topRows(padded);
     total_ += weights ? weights_.head(count).squaredNorm() : static_cast<double>(count);
     if (weights)
-      add_applied_transposed(second_, 1, pairs, weights_.head(padded));
+      add_applied_transposed(second_, 1, pairs_.topRows(padded), weights_.head(padded));
     else
-      second_ += pairs.colwise().sum().transpose();
+      second_ += pairs_.topRows(padded).colwise().sum().transpose();
   }
+  const double* left[4];
   for (Index b = 0; b < h; ++b) {
     const Index rest = pair_count(h - b);
     const double* right = pairs_.col(pairs_.cols() - rest).data();
     double* out = lanes_.col(start_[b]).data();
     for (Index a = 0, strip = 0; a <= b; a += strip) {
-      const double* left[4];
-      strip = b + 1 - a == 5 ? 3 : std::min<Index>(4, b + 1 - a);
+      strip = strip_of(b + 1 - a);
       for (Index i = 0; i < strip; ++i) left[i] = pairs_.col(pair_[(a + i) * h + b]).data();
-      double* sums = out + a * rest * kLanes;
-      if (strip == 4)
-        add_strip<4, 3>(left, right, rest, rest, padded, sums);
-      else if (strip == 3)
-        add_strip<3, 4>(left, right, rest, rest, padded, sums);
-      else if (strip == 2)
-        add_strip<2, 6>(left, right, rest, rest, padded, sums);
-      else
-        add_strip<1, 12>(left, right, rest, rest, padded, sums);
+      add_strip(left, strip, right, rest, padded, out + a * rest * kLanes);
     }
   }
-}
-
-void FourthMoments::copy(Index count, Eigen::Ref<Matrix> t) const {
-  for (Index a = 0; a < width_; ++a) {
-    for (Index b = a; b < width_; ++b)
-      t.col(column_[a * width_ + b]).head(count) = pairs_.col(pair_[a * width_ + b]).head(count);
+  const Index others = others_.cols(), pairs = pairs_.cols();
+  for (Index k = 0, strip = 0; k < others; k += strip) {
+    strip = strip_of(others - k);
+    for (Index i = 0; i < strip; ++i) left[i] = others_.col(k + i).data();
+    double* out = lanes_.col(start_[h] + k * (pairs + others)).data();
+    add_strip(left, strip, pairs_.data(), pairs, padded, out);
+    add_strip(left, strip, left[0], others - k, padded, out + strip * pairs * kLanes);
   }
 }
 
 Matrix FourthMoments::sums() const {
-  const Index h = width_, pairs = pair_count(h), length = pair_count(h + 1 - first_);
+  const Index h = width_, pairs = pair_count(h), own = pair_count(h + 1 - first_), others = others_.cols();
   const Vector total = lanes_.colwise().sum().transpose();
-  Matrix out = Matrix::Zero(length, length);
+  Matrix out = Matrix::Zero(own + others, own + others);
   out(0, 0) = total_;  // without odd products, as those of two; otherwise among those of four
   for (Index a = 0; a < h; ++a) {
     for (Index b = a; b < h; ++b) {
@@ -143,6 +167,21 @@ Matrix FourthMoments::sums() const {
           out(column, column_[c * h + d]) = total[start_[second] + index[0] * rest + place];
         }
       }
+    }
+  }
+  for (Index k = 0, strip = 0; k < others; k += strip) {
+    strip = strip_of(others - k);
+    const double* with_pairs = total.data() + start_[h] + k * (pairs + others);
+    for (Index i = 0; i < strip; ++i) {
+      const Index row = own + k + i;
+      for (Index a = 0; a < h; ++a) {
+        for (Index b = a; b < h; ++b) {
+          const Index column = column_[a * h + b];
+          out(row, column) = out(column, row) = with_pairs[i * pairs + pair_[a * h + b]];
+        }
+      }
+      const double* with_others = with_pairs + strip * pairs + i * (others - k);
+      for (Index j = i; j < others - k; ++j) out(row, own + k + j) = out(own + k + j, row) = with_others[j];
     }
   }
   return out;

@@ -5,31 +5,34 @@
 
 namespace msem {
 
-// Sums of t t' over rows, t = (1, x, vech(x x')) of m variables. Of its elements only C(m + 4, 4) differ, the
-// sums of x_a x_b x_c x_d with a <= b <= c <= d, x_0 = 1, and only these are formed. Functions of t that have
-// no part in x itself do without odd products, which are then left 0.
+// Sums of t t' over rows, t = (1, x, vech(x x'), s) of m variables x and n numbers s, which stand for
+// products of two themselves. Of the elements of those of x only C(m + 4, 4) differ, the sums of x_a x_b x_c
+// x_d with a <= b <= c <= d, x_0 = 1, and only these are formed. Functions of t that have no part in x itself
+// do without odd products, which are then left 0; this is for samples without s.
 class FourthMoments {
  public:
   static constexpr Index kRows = 128;  // taken at a time, so that their products stay near
 
-  explicit FourthMoments(Index variables, bool even = false);
-  // Where the values of variable a for the next rows are to be put.
+  explicit FourthMoments(Index variables, Index others = 0, bool even = false);
+  // Where the values of variable a, and the numbers s_k, of the next rows are to be put.
   double* variable(Index a) { return factors_.col(first_ + a).data(); }
+  double* other(Index k) { return others_.col(k).data(); }
   // Adds the products of up to kRows rows, each times the square of its weight. Weights may be null.
   void add(Index count, const double* weights);
-  // The rows of t that were added last, times their weights.
-  void copy(Index count, Eigen::Ref<Matrix> t) const;
-  // The sums of all that was added, of length 1 + m + m (m + 1) / 2 on both sides.
+  // The sums of all that was added, of length 1 + m + m (m + 1) / 2 + n on both sides.
   Matrix sums() const;
 
  private:
+  void form_products(Index padded, const double* weights);
+
   Index first_;                // factors before x: 1, or 0 without odd products
   Index width_;                // factors: m + first_
   std::vector<Index> column_;  // of the pair a <= b in t, at a * width + b
   std::vector<Index> pair_;    // of the same among the products
-  std::vector<Index> start_;   // of the sums of products with second factor b
+  std::vector<Index> start_;   // of the sums of products with second factor b, and of those with s
   Matrix factors_;             // 1 and x
   Matrix pairs_;               // products of two, ordered by the first
+  Matrix others_;              // s
   Vector weights_, counted_;   // of the rows, and one factor times them
   Matrix lanes_;               // sums, a register for each
   double total_ = 0;           // without odd products: of the weights,

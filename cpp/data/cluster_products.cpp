@@ -1,9 +1,10 @@
-#include "likelihood/complete/cluster_products.hpp"
+#include "data/cluster_products.hpp"
 
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
 
+#include "base/lanes.hpp"
 #include "base/threads.hpp"
 #include "data/fourth_moments.hpp"
 
@@ -12,31 +13,21 @@ namespace msem {
 namespace {
 
 constexpr Index kBlock = FourthMoments::kRows;
-constexpr Index kPiece = 16384;  // clusters a thread takes at a time
+constexpr Index kPiece = 8192;  // clusters a thread takes at a time
 
 // Products within of the given clusters, in units of the scale.
-void fill_within(const ClusterData& clusters, const Index* chosen, Index count, const Vector& inverse,
-                 Eigen::Ref<Matrix> products) {
+void put_within(ConstMatrixRef within, const Index* chosen, Index count, const Vector& inverse,
+                FourthMoments& moments) {
   Index k = 0, p = 0;
-  while (p * (p + 1) / 2 < products.cols()) ++p;
+  while (p * (p + 1) / 2 < within.cols()) ++p;
   for (Index b = 0; b < p; ++b) {
     for (Index a = b; a < p; ++a, ++k) {
       const double unit = inverse[a] * inverse[b];
-      const double* s = clusters.within.col(k).data();
-      double* out = products.col(k).data();
+      const double* s = within.col(k).data();
+      double* out = moments.other(k);
       for (Index j = 0; j < count; ++j) out[j] = s[chosen[j]] * unit;
     }
   }
-}
-
-// Sums of t t' from those of means and values, and from the rows of products within.
-Matrix joined(const Matrix& of_means, const Matrix& of_products) {
-  const Index own = of_means.rows(), p2 = of_products.rows();
-  Matrix out(own + p2, own + p2);
-  out.topLeftCorner(own, own) = of_means;
-  out.bottomRows(p2) = of_products;
-  out.topRightCorner(own, p2) = of_products.leftCols(own).transpose();
-  return out;
 }
 
 // The clusters by size, and where those of each size begin.
@@ -60,13 +51,13 @@ BySize by_size(const Vector& sizes) {
 
 }  // namespace
 
-ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
-                                 const Vector& weights) {
-  const Index total = clusters.sizes.size(), m = clusters.means.cols(), p2 = clusters.within.cols();
-  if (clusters.means.rows() != total || clusters.within.rows() != total || origin.size() != m ||
-      scale.size() != m || (weights.size() && weights.size() != total))
+ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
+                                 const Vector& origin, const Vector& scale, const Vector& weights) {
+  const Index total = sizes.size(), m = means.cols(), p2 = within.cols();
+  if (means.rows() != total || within.rows() != total || origin.size() != m || scale.size() != m ||
+      (weights.size() && weights.size() != total))
     throw std::invalid_argument("statistics of clusters have inconsistent shapes");
-  const BySize order = by_size(clusters.sizes);
+  const BySize order = by_size(sizes);
   const Index distinct = static_cast<Index>(order.first.size()) - 1;
   struct Piece {
     Index first, last, size;
@@ -77,36 +68,30 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
     for (Index first = order.first[s]; first < order.first[s + 1]; first += kPiece)
       pieces.push_back({first, std::min(first + kPiece, order.first[s + 1]), s, {}});
   }
-  const Index dim = 1 + m + m * (m + 1) / 2 + p2;
   const Vector inverse = scale.cwiseInverse();
   in_threads(static_cast<Index>(pieces.size()), 0, [&](Index i) {
     Piece& piece = pieces[i];
-    const Index own = dim - p2;
-    FourthMoments moments(m);
-    Matrix t(kBlock, dim), of_products = Matrix::Zero(p2, dim);
+    FourthMoments moments(m, p2);
     Vector w(weights.size() ? kBlock : 0);
     for (Index first = piece.first; first < piece.last; first += kBlock) {
       const Index count = std::min(kBlock, piece.last - first);
       const Index* chosen = order.member.data() + first;
       for (Index a = 0; a < m; ++a) {
-        const double* means = clusters.means.col(a).data();
+        const double* x = means.col(a).data();
         double* v = moments.variable(a);
-        for (Index j = 0; j < count; ++j) v[j] = (means[chosen[j]] - origin[a]) * inverse[a];
+        for (Index j = 0; j < count; ++j) v[j] = (x[chosen[j]] - origin[a]) * inverse[a];
       }
+      put_within(within, chosen, count, inverse, moments);
       for (Index j = 0; w.size() && j < count; ++j) w[j] = weights[chosen[j]];
       moments.add(count, w.size() ? w.data() : nullptr);
-      if (!p2) continue;
-      moments.copy(count, t.leftCols(own));
-      fill_within(clusters, chosen, count, inverse, t.rightCols(p2));
-      if (w.size()) t.topRightCorner(count, p2) = scale_rows(w.head(count), t.topRightCorner(count, p2));
-      add_cross(of_products, 1, t.topRightCorner(count, p2), t.topRows(count));
     }
-    piece.sum = joined(moments.sums(), of_products);
+    piece.sum = moments.sums();
   });
+  const Index dim = 1 + m + m * (m + 1) / 2 + p2;
   ClusterProducts out;
   out.sizes.resize(distinct);
   out.sums.assign(distinct, Matrix::Zero(dim, dim));
-  for (Index s = 0; s < distinct; ++s) out.sizes[s] = clusters.sizes[order.member[order.first[s]]];
+  for (Index s = 0; s < distinct; ++s) out.sizes[s] = sizes[order.member[order.first[s]]];
   for (const Piece& piece : pieces) out.sums[piece.size] += piece.sum;
   return out;
 }
@@ -119,7 +104,7 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
   const Vector inverse = scale.cwiseInverse();
   std::vector<Matrix> sums(pieces);
   in_threads(pieces, 0, [&](Index i) {
-    FourthMoments moments(m, even);
+    FourthMoments moments(m, 0, even);
     const Index last = std::min(nrows, (i + 1) * kPiece);
     for (Index first = i * kPiece; first < last; first += kBlock) {
       const Index count = std::min(kBlock, last - first);
@@ -144,58 +129,90 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
 
 namespace {
 
-// Statistics of up to kBlock clusters of one size, a row of memory for each variable.
+// Statistics of up to kBlock clusters of one size, put among the numbers of `FourthMoments`.
 class BlockOfClusters {
  public:
   BlockOfClusters(const ClusteredRows& rows, const Vector& origin, const Vector& inverse)
-      : rows_(rows), origin_(origin), inverse_(inverse), values_(kBlock, rows.unit.size()), mean_(values_) {}
+      : rows_(rows),
+        origin_(origin),
+        inverse_(inverse),
+        p_(static_cast<Index>(rows.unit.size())),
+        values_(Matrix::Zero(kBlock, kTogether * p_)) {}
 
-  // Puts means and values of clusters among the variables of `moments`, products within into `products`.
-  void read(const std::ptrdiff_t* start, Index count, Index size, FourthMoments& moments,
-            Eigen::Ref<Matrix> products) {
-    const Index p = values_.cols(), q = static_cast<Index>(rows_.cluster.size());
-    mean_.setZero();
-    for (Index i = 0; i < size; ++i) {
-      gather(start, count, i);
-      mean_ += values_;
+  void read(const std::ptrdiff_t* start, Index count, Index size, FourthMoments& moments) {
+    std::vector<double*> mean;
+    for (Index a = 0; a < p_; ++a) {
+      mean.push_back(moments.variable(a));
+      std::fill_n(mean[a], kBlock, 0.0);
     }
-    mean_ /= static_cast<double>(size);
-    products.setZero();
-    for (Index i = 0; i < size && size > 1; ++i) {
-      gather(start, count, i);
-      values_ -= mean_;
-      Index k = 0;
-      for (Index b = 0; b < p; ++b) {
-        for (Index a = b; a < p; ++a, ++k)
-          products.col(k).array() += values_.col(a).array() * values_.col(b).array();
+    for (Index first = 0; first < size; first += kTogether) {
+      const Index number = std::min(kTogether, size - first);
+      gather(start, count, first, number);
+      for (Index a = 0; a < p_; ++a) {
+        for (Index i = 0; i < number; ++i) add(value(a, i), mean[a]);
       }
     }
-    for (Index a = 0; a < p; ++a) std::copy_n(mean_.col(a).data(), count, moments.variable(a));
-    for (Index c = 0; c < q; ++c) {
-      double* z = moments.variable(p + c);
-      for (Index j = 0; j < count; ++j)
-        z[j] = (rows_.cluster[c][start[j]] - origin_[p + c]) * inverse_[p + c];
+    const double share = 1 / static_cast<double>(size);
+    for (double* one : mean) Eigen::Map<Values>(one) *= share;
+    const Index pairs = p_ * (p_ + 1) / 2;
+    for (Index k = 0; k < pairs; ++k) std::fill_n(moments.other(k), kBlock, 0.0);
+    for (Index first = 0; first < size && size > 1; first += kTogether) {
+      const Index number = std::min(kTogether, size - first);
+      if (size > kTogether) gather(start, count, first, number);
+      for (Index a = 0; a < p_; ++a) {
+        for (Index i = 0; i < number; ++i)
+          Eigen::Map<Values>(value(a, i)) -= Eigen::Map<const Values>(mean[a]);
+      }
+      Index k = 0;
+      for (Index b = 0; b < p_; ++b) {
+        for (Index a = b; a < p_; ++a) add_products(value(a, 0), value(b, 0), number, moments.other(k++));
+      }
+    }
+    for (Index c = 0; c < static_cast<Index>(rows_.cluster.size()); ++c) {
+      double* z = moments.variable(p_ + c);
+      const Column x = rows_.cluster[c];
+      for (Index j = 0; j < count; ++j) z[j] = (x[start[j]] - origin_[p_ + c]) * inverse_[p_ + c];
     }
   }
 
  private:
-  // The i-th rows of the clusters.
-  void gather(const std::ptrdiff_t* start, Index count, Index i) {
-    for (Index a = 0; a < values_.cols(); ++a) {
+  using Values = Eigen::Array<double, kBlock, 1>;
+  static constexpr Index kTogether = 8;  // rows of each cluster
+
+  double* value(Index a, Index i) { return values_.col(a * kTogether + i).data(); }
+  static void add(const double* x, double* sum) { Eigen::Map<Values>(sum) += Eigen::Map<const Values>(x); }
+  // The sum over rows stays in a register.
+  static void add_products(const double* x, const double* y, Index number, double* out) {
+    for (Index j = 0; j < kBlock; j += kLanes) {
+      Lanes sum = Eigen::Map<const Lanes>(out + j);
+      for (Index i = 0; i < number; ++i)
+        sum += Eigen::Map<const Lanes>(x + i * kBlock + j) * Eigen::Map<const Lanes>(y + i * kBlock + j);
+      Eigen::Map<Lanes>(out + j) = sum;
+    }
+  }
+  // Some rows of the clusters.
+  void gather(const std::ptrdiff_t* start, Index count, Index first, Index number) {
+    for (Index a = 0; a < p_; ++a) {
       const Column x = rows_.unit[a];
-      double* v = values_.col(a).data();
-      for (Index j = 0; j < count; ++j) v[j] = (x[start[j] + i] - origin_[a]) * inverse_[a];
+      const double origin = origin_[a], inverse = inverse_[a];
+      for (Index i = 0; i < number; ++i) {
+        const double* from = x.data + (first + i) * x.stride;
+        double* v = value(a, i);
+        for (Index j = 0; j < count; ++j) v[j] = (from[start[j] * x.stride] - origin) * inverse;
+      }
     }
   }
 
   const ClusteredRows& rows_;
   const Vector &origin_, &inverse_;
-  Matrix values_, mean_;
+  const Index p_;
+  Matrix values_;  // of a variable, row by row of the clusters; what is beyond their number stays as it was
 };
 
 // Where each cluster begins if the rows come cluster by cluster, and the end; otherwise nothing.
 std::vector<std::ptrdiff_t> starts_of(const ClusteredRows& rows) {
   std::vector<std::ptrdiff_t> starts;
+  starts.reserve(rows.nclusters + 1);
   for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) {
     if (i > 0 && rows.codes[i] < rows.codes[i - 1]) return {};
     if (i == 0 || rows.codes[i] != rows.codes[i - 1]) starts.push_back(i);
@@ -203,6 +220,16 @@ std::vector<std::ptrdiff_t> starts_of(const ClusteredRows& rows) {
   if (static_cast<std::ptrdiff_t>(starts.size()) != rows.nclusters) return {};
   starts.push_back(rows.nrows);
   return starts;
+}
+
+std::vector<std::ptrdiff_t> distinct_sizes(const std::vector<std::ptrdiff_t>& starts) {
+  std::vector<std::ptrdiff_t> found;  // few, ascending
+  for (std::size_t j = 1; j < starts.size(); ++j) {
+    const std::ptrdiff_t size = starts[j] - starts[j - 1];
+    const auto at = std::lower_bound(found.begin(), found.end(), size);
+    if (at == found.end() || *at != size) found.insert(at, size);
+  }
+  return found;
 }
 
 }  // namespace
@@ -215,34 +242,27 @@ ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin
   ClusterProducts out;
   if (starts.empty()) return out;
   const Index total = rows.nclusters, pieces = (total + kPiece - 1) / kPiece;
-  std::vector<std::ptrdiff_t> sizes(total);
-  for (Index j = 0; j < total; ++j) sizes[j] = starts[j + 1] - starts[j];
-  std::vector<std::ptrdiff_t> distinct = sizes;
-  std::sort(distinct.begin(), distinct.end());
-  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-  const Index p2 = p * (p + 1) / 2, own = (m + 1) * (m + 2) / 2, dim = own + p2;
+  const std::vector<std::ptrdiff_t> distinct = distinct_sizes(starts);
+  const Index p2 = p * (p + 1) / 2, dim = (m + 1) * (m + 2) / 2 + p2;
   const Vector inverse = scale.cwiseInverse();
   std::vector<std::vector<Matrix>> sums(pieces);
   in_threads(pieces, 0, [&](Index piece) {
     const Index last = std::min(total, (piece + 1) * kPiece);
     std::vector<std::vector<std::ptrdiff_t>> members(distinct.size());
     for (Index j = piece * kPiece; j < last; ++j)
-      members[std::lower_bound(distinct.begin(), distinct.end(), sizes[j]) - distinct.begin()].push_back(
-          starts[j]);
+      members[std::lower_bound(distinct.begin(), distinct.end(), starts[j + 1] - starts[j]) -
+              distinct.begin()]
+          .push_back(starts[j]);
     BlockOfClusters block(rows, origin, inverse);
-    Matrix t(kBlock, dim);
     for (std::size_t s = 0; s < distinct.size(); ++s) {
-      FourthMoments moments(m);
-      Matrix of_products = Matrix::Zero(p2, dim);
+      FourthMoments moments(m, p2);
       const Index here = static_cast<Index>(members[s].size());
       for (Index first = 0; first < here; first += kBlock) {
         const Index count = std::min(kBlock, here - first);
-        block.read(members[s].data() + first, count, distinct[s], moments, t.rightCols(p2));
+        block.read(members[s].data() + first, count, distinct[s], moments);
         moments.add(count, nullptr);
-        moments.copy(count, t.leftCols(own));
-        add_cross(of_products, 1, t.topRightCorner(count, p2), t.topRows(count));
       }
-      sums[piece].push_back(joined(moments.sums(), of_products));
+      sums[piece].push_back(moments.sums());
     }
   });
   out.sizes.resize(distinct.size());

@@ -5,8 +5,8 @@
 // sums that are formed once for all models and parameters.
 #pragma once
 
+#include "base/linalg.hpp"
 #include "data/statistics.hpp"
-#include "likelihood/complete/twolevel.hpp"
 
 namespace msem {
 
@@ -17,8 +17,8 @@ struct ClusterProducts {
 
 // v and S are taken about `origin` and in units of `scale`, both of length p + q. Each score counts as
 // often as the weight of its cluster says, one for each; empty: once.
-ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
-                                 const Vector& weights);
+ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
+                                 const Vector& origin, const Vector& scale, const Vector& weights);
 
 // The same from rows that come cluster by cluster, in the order of their codes, without weights; otherwise
 // without sizes. Nothing is kept of the single clusters.
