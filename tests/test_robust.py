@@ -59,6 +59,14 @@ def dense_trace(fit: msem.Fit, kind: str) -> float:
     )
 
 
+def single_trace(fit: msem.Fit, kind: str) -> float:
+    """The same with the scores of single clusters."""
+    space = MomentSpace.of(fit.table, fit.sample)
+    a = space.information(space.theta, expected=kind == "expected")
+    scores = space.objective.scores(space.theta, fit.sample.clusters[0])
+    return float(np.trace(np.linalg.solve(a, scores.T @ scores)))
+
+
 @pytest.mark.parametrize("kind", ["observed", "expected"])
 @pytest.mark.parametrize(
     ("model", "options"),
@@ -97,6 +105,37 @@ def test_saturated_trace_with_more_clusters_than_a_block() -> None:
     assert saturated_trace(fit.table, fit.sample, "observed") == pytest.approx(
         dense_trace(fit, "observed"), rel=1e-9
     )
+
+
+@pytest.mark.parametrize("kind", ["observed", "expected"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1", {}),
+        ("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1", {"fixed_x": False}),
+        ("level: 1\n y1 ~~ y2\nlevel: 2\n y1 ~~ y2", {}),
+        ("y1 + y2 ~ x1", {"cluster": None}),
+        ("y1 + y2 ~ x1", {"cluster": None, "meanstructure": True}),
+        ("y1 + y2 ~ x1", {"cluster": None, "fixed_x": False}),
+    ],
+)
+def test_saturated_trace_from_sums_by_size(
+    model: str, options: dict[str, Any], weighted: bool, kind: str
+) -> None:
+    options = {"cluster": "cluster"} | options
+    data = DEMO.groupby("cluster").head(5).assign(y1=lambda d: np.expm1(0.4 * d["y1"]))
+    if weighted:  # with one size of clusters still
+        rng = np.random.default_rng(1)
+        whole = options["cluster"] is not None
+        data["v"] = rng.uniform(0.5, 2, data["cluster"].max() + 1)[data["cluster"]] if whole else 1.0
+        data["w"] = 1.0 if whole else rng.uniform(0.5, 2, len(data))
+        options |= {"weights": "w"} | ({"cluster_weights": "v"} if whole else {})
+    fit = msem.sem(model, data, **options)
+    (clusters,) = fit.sample.clusters
+    assert clusters.products is not None
+    assert len(clusters.products.sizes) == 1
+    assert saturated_trace(fit.table, fit.sample, kind) == pytest.approx(single_trace(fit, kind), rel=1e-7)
 
 
 @pytest.mark.parametrize(

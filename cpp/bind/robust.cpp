@@ -10,10 +10,12 @@ using namespace msem;
 namespace {
 
 double trace(const CompleteClusters& clusters, const LevelPairs& levels, const std::vector<bool>& fixed,
-             bool with_means, bool expected, const Vector& counted) {
+             bool with_means, bool expected, const Vector& counted, const Matrix& readings,
+             const std::vector<Matrix>& sums) {
   py::gil_scoped_release release;
+  const SummedClusters summed{readings, sums};
   return saturated_trace(clusters.whole().data(), implied_levels(levels), clusters.data(),
-                         {fixed, with_means, expected}, counted);
+                         {fixed, with_means, expected}, counted, sums.empty() ? nullptr : &summed);
 }
 
 py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
@@ -49,7 +51,8 @@ Matrix products_of_single(const std::vector<Array>& arrays, py::ssize_t nrows, c
 void bind_robust(py::module_& m) {
   using namespace py::literals;
   m.def("saturated_trace", &trace, "clusters"_a, "moments"_a, "fixed"_a, "with_means"_a = true,
-        "expected"_a = false, "counted"_a = Vector());
+        "expected"_a = false, "counted"_a = Vector(), "readings"_a = Matrix(),
+        "sums"_a = std::vector<Matrix>());
   m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a,
         "weights"_a);
   m.def("products_of_rows", &products_of_clustered, "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a,

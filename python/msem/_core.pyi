@@ -282,6 +282,8 @@ def saturated_trace(
     with_means: bool = True,
     expected: bool = False,
     counted: _Floats = ...,  # how often the score of each cluster counts; once if empty
+    readings: _Floats = ...,  # the clusters are made up, and these of their scores the coefficients of t
+    sums: Sequence[_Floats] = ...,  # of t t' of the clusters of each size; empty: of the clusters themselves
 ) -> float: ...
 def cluster_products(
     sizes: _Floats, means: _Floats, within: _Floats, origin: _Floats, scale: _Floats, weights: _Floats

@@ -1,6 +1,7 @@
 #include "likelihood/complete/trace.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 
@@ -37,23 +38,26 @@ class Margin {
   Matrix whiten(const Matrix& x) const { return chol_.whiten(x); }
   const Cholesky& chol() const { return chol_; }
 
-  // Sum of squared scores over information: per cluster `n` observations with whitened mean `mean` and
-  // products `product` about it, whose score counts `weight` times.
+  Index nparam(bool means) const {
+    return size() * (size() + 1) / 2 - nfixed * (nfixed + 1) / 2 + (means ? size() - nfixed : 0);
+  }
+
+  // Scores over the roots of their information, a column for each parameter: per cluster `n` observations
+  // with whitened mean `mean` and products `product` about it.
   template <class Products>
-  double trace(const Vector& n, const Vector& weight, const Matrix& mean, double total, bool means,
-               const Products& product) const {
-    double out = 0;
+  void scores(const Vector& n, const Matrix& mean, double total, bool means, const Products& product,
+              Eigen::Ref<Matrix> out) const {
+    const double root = 1 / std::sqrt(total);
+    Index at = 0;
     for (Index l = 0; l < size(); ++l) {
       for (Index i = std::max(l, nfixed); i < size(); ++i) {
-        Vector score = n.cwiseProduct(mean.col(i)).cwiseProduct(mean.col(l)) + product(i, l);
+        auto score = out.col(at++);
+        score = n.cwiseProduct(mean.col(i)).cwiseProduct(mean.col(l)) + product(i, l);
         if (i == l) score -= n;
-        out += score.cwiseProduct(weight).squaredNorm() / total * (i == l ? 0.5 : 1.0);
+        score *= i == l ? root * std::sqrt(0.5) : root;
       }
     }
-    for (Index i = nfixed; means && i < size(); ++i) {
-      out += n.cwiseProduct(weight).cwiseProduct(mean.col(i)).squaredNorm() / total;
-    }
-    return out;
+    for (Index i = nfixed; means && i < size(); ++i) out.col(at++) = root * n.cwiseProduct(mean.col(i));
   }
 
  private:
@@ -62,7 +66,7 @@ class Margin {
 
 // What a block of clusters looks like in canonical coordinates.
 struct CanonicalClusters {
-  Vector n, weight;
+  Vector n;
   Matrix r, shrink, y;  // residual means, D, n D r: clusters x b
   Matrix x, z;          // whitened: clusters x k, x q
   Matrix within;        // packed products: clusters x p(p+1)/2
@@ -70,18 +74,19 @@ struct CanonicalClusters {
 
 class CanonicalSaturated {
  public:
+  // False without a strict maximum there.
   bool prepare(const TwoLevelData& data, const Moments& m, const SaturatedTraceOptions& options);
-  double trace(const ClusterData& clusters, const Vector& counted) const;
+  // Scores of some clusters, whitened by the information: clusters x parameters.
+  Matrix scores(const ClusterData& clusters, Index first, Index count) const;
 
  private:
   CanonicalClusters canonical(const ClusterData& clusters, Index first, Index count) const;
   Matrix rotated_within(const ClusterData& clusters, Index first, Index count) const;
-  Matrix scores(const CanonicalClusters& c) const;  // parameters x clusters, of the both-level variables
+  bool to_canonical(const Moments& m, const SaturatedTraceOptions& options);
+  void score_both(const CanonicalClusters& c, MatrixRef out) const;  // of the both-level variables
+  void whiten_expected(MatrixRef scores) const;
   Matrix observed() const;
   Matrix weights(int power) const { return d_->shrinkage_weights(shrink_, power); }
-  double expected_trace(const Matrix& e2, const Matrix& eu, const Matrix& u2,
-                        const Matrix& coefficients) const;
-  double margins(const CanonicalClusters& c) const;
   Index pairs() const { return b_ * (b_ + 1) / 2; }
   Index nparam() const { return 2 * pairs() + b_ * width_; }
 
@@ -94,6 +99,7 @@ class CanonicalSaturated {
   Matrix transform_;  // p x p: rotated (y given x, x) = transform' (y, x)
   Matrix z_slopes_;   // b x q: rotated slopes of whitened z
   Matrix shrink_;     // S x b
+  Cholesky chol_;     // of the observed information
 };
 
 bool CanonicalSaturated::prepare(const TwoLevelData& data, const Moments& m,
@@ -101,6 +107,11 @@ bool CanonicalSaturated::prepare(const TwoLevelData& data, const Moments& m,
   d_ = &data;
   means_ = options.means;
   expected_ = options.expected;
+  return to_canonical(m, options) && (b_ == 0 || expected_ || chol_.compute(observed()));
+}
+
+bool CanonicalSaturated::to_canonical(const Moments& m, const SaturatedTraceOptions& options) {
+  const TwoLevelData& data = *d_;
   b_ = data.nboth;
   k_ = data.p - b_;
   q_ = data.q;
@@ -187,9 +198,8 @@ CanonicalClusters CanonicalSaturated::canonical(const ClusterData& clusters, Ind
   return c;
 }
 
-Matrix CanonicalSaturated::scores(const CanonicalClusters& c) const {
-  const Index p = d_->p, count = c.n.size();
-  Matrix out(count, nparam());
+void CanonicalSaturated::score_both(const CanonicalClusters& c, MatrixRef out) const {
+  const Index p = d_->p;
   const Vector inverse = c.n.cwiseInverse();
   Index at = 0;
   for (Index l = 0; l < b_; ++l) {
@@ -214,7 +224,6 @@ Matrix CanonicalSaturated::scores(const CanonicalClusters& c) const {
   for (Index h = 0; h < q_; ++h) {
     out.middleCols(at + (1 + k_ + h) * b_, b_) = scale_rows(c.z.col(h), c.y);
   }
-  return out.transpose();
 }
 
 Matrix CanonicalSaturated::observed() const {
@@ -263,15 +272,17 @@ Matrix CanonicalSaturated::observed() const {
   return out;
 }
 
-double CanonicalSaturated::expected_trace(const Matrix& e2, const Matrix& eu, const Matrix& u2,
-                                          const Matrix& coefficients) const {
+// The information about a pair of elements of both matrices is 2 x 2, that about coefficients diagonal.
+void CanonicalSaturated::whiten_expected(MatrixRef scores) const {
   const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
-  double out = 0;
   Index at = 0;
   for (Index l = 0; l < b_; ++l) {
     for (Index i = l; i < b_; ++i, ++at) {
-      const double det = k0(i, l) * k2(i, l) - k1(i, l) * k1(i, l), half = i == l ? 0.5 : 1.0;
-      out += (k2(i, l) * e2(at, 0) - 2 * k1(i, l) * eu(at, 0) + k0(i, l) * u2(at, 0)) / (half * det);
+      const double half = i == l ? 0.5 : 1.0, slope = k1(i, l) / k0(i, l);
+      auto e = scores.col(at);
+      auto u = scores.col(pairs() + at);
+      u = (u - slope * e) / std::sqrt(half * (k2(i, l) - slope * k1(i, l)));
+      e /= std::sqrt(half * k0(i, l));
     }
   }
   const Vector per_mean = apply_transposed(shrink_, d_->counts.cwiseProduct(d_->sizes));
@@ -279,51 +290,34 @@ double CanonicalSaturated::expected_trace(const Matrix& e2, const Matrix& eu, co
       (apply_transposed(shrink_, d_->counts).array() + (d_->nobs - d_->nclusters)).matrix();
   for (Index h = 0; h < width_; ++h) {
     const Vector& information = h >= 1 && h <= k_ ? per_unit : per_mean;
-    out += coefficients.col(0).segment(h * b_, b_).cwiseQuotient(information).sum();
+    for (Index i = 0; i < b_; ++i) scores.col(2 * pairs() + h * b_ + i) /= std::sqrt(information[i]);
   }
-  return out;
 }
 
-double CanonicalSaturated::margins(const CanonicalClusters& c) const {
-  const Index p = d_->p;
+Matrix CanonicalSaturated::scores(const ClusterData& clusters, Index first, Index count) const {
+  const CanonicalClusters c = canonical(clusters, first, count);
+  const Index p = d_->p, both = b_ ? nparam() : 0, of_x = x_.nparam(means_), of_z = z_.nparam(means_);
   const auto products = [&](Index i, Index l) { return c.within.col(packed(b_ + i, b_ + l, p)); };
-  const Vector ones = Vector::Ones(c.n.size()), zeros = Vector::Zero(c.n.size());
-  double out = x_.trace(c.n, c.weight, c.x, d_->nobs, means_, products);
-  out += z_.trace(ones, c.weight, c.z, d_->nclusters, means_,
-                  [&](Index, Index) -> const Vector& { return zeros; });
+  const Vector ones = Vector::Ones(count), zeros = Vector::Zero(count);
+  Matrix out(count, both + of_x + of_z);
+  x_.scores(c.n, c.x, d_->nobs, means_, products, out.middleCols(both, of_x));
+  z_.scores(
+      ones, c.z, d_->nclusters, means_, [&](Index, Index) -> const Vector& { return zeros; },
+      out.rightCols(of_z));
+  if (b_ == 0) return out;
+  score_both(c, out.leftCols(both));
+  if (expected_)
+    whiten_expected(out.leftCols(both));
+  else
+    out.leftCols(both) = chol_.whiten(out.leftCols(both).transpose()).transpose();
   return out;
-}
-
-double CanonicalSaturated::trace(const ClusterData& clusters, const Vector& counted) const {
-  double out = 0;
-  Cholesky chol;
-  if (b_ && !expected_ && !chol.compute(observed())) return std::numeric_limits<double>::quiet_NaN();
-  Matrix e2 = Matrix::Zero(pairs(), 1), eu = e2, u2 = e2, coefficients = Matrix::Zero(b_ * width_, 1);
-  for (Index first = 0; first < clusters.sizes.size(); first += kTraceRows) {
-    const Index count = std::min(kTraceRows, clusters.sizes.size() - first);
-    CanonicalClusters c = canonical(clusters, first, count);
-    c.weight = counted.size() ? Vector(counted.segment(first, count)) : Vector::Ones(count);
-    out += margins(c);
-    if (b_ == 0) continue;
-    Matrix s = scores(c);
-    if (counted.size()) s = scale_cols(s, c.weight);
-    if (expected_) {
-      const auto e = s.topRows(pairs()), u = s.middleRows(pairs(), pairs());
-      e2 += e.rowwise().squaredNorm();
-      eu += e.cwiseProduct(u).rowwise().sum();
-      u2 += u.rowwise().squaredNorm();
-      coefficients += s.bottomRows(b_ * width_).rowwise().squaredNorm();
-    } else {
-      out += chol.whiten(std::move(s)).squaredNorm();
-    }
-  }
-  return b_ && expected_ ? out + expected_trace(e2, eu, u2, coefficients) : out;
 }
 
 }  // namespace
 
 double saturated_trace(const TwoLevelData& data, Implied levels, const ClusterData& clusters,
-                       const SaturatedTraceOptions& options, const Vector& counted) {
+                       const SaturatedTraceOptions& options, const Vector& counted,
+                       const SummedClusters* summed) {
   const Moments saturated = TwoLevels{data.p, data.nboth, data.q}.moments(std::move(levels));
   const Index p = data.p, q = data.q, total = clusters.sizes.size();
   const bool shapes = clusters.means.rows() == total && clusters.means.cols() == p + q &&
@@ -336,7 +330,26 @@ double saturated_trace(const TwoLevelData& data, Implied levels, const ClusterDa
   }
   CanonicalSaturated canonical;
   if (!canonical.prepare(data, saturated, options)) return std::numeric_limits<double>::quiet_NaN();
-  return canonical.trace(clusters, counted);
+  double out = 0;
+  if (summed) {
+    const Index length = summed->readings.cols();
+    if (length == 0 || total != length * static_cast<Index>(summed->sums.size()))
+      throw std::invalid_argument(
+          "every size of clusters has as many that are made up as its sums have rows");
+    for (std::size_t s = 0; s < summed->sums.size(); ++s) {
+      const Matrix of_t =
+          product(summed->readings, canonical.scores(clusters, static_cast<Index>(s) * length, length));
+      out += of_t.cwiseProduct(product(summed->sums[s], of_t)).sum();
+    }
+    return out;
+  }
+  for (Index first = 0; first < total; first += kTraceRows) {
+    const Index count = std::min(kTraceRows, total - first);
+    const Matrix scores = canonical.scores(clusters, first, count);
+    out += counted.size() ? scale_rows(counted.segment(first, count), scores).squaredNorm()
+                          : scores.squaredNorm();
+  }
+  return out;
 }
 
 }  // namespace msem

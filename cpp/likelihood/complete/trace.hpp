@@ -19,9 +19,17 @@ struct SaturatedTraceOptions {
   bool expected = false;    // expected instead of observed information
 };
 
+// Clusters that are known by sums of t t' over those of each size, t such that scores are linear in it: the
+// clusters given are made up, and `readings` of theirs are the coefficients of t.
+struct SummedClusters {
+  Matrix readings;
+  std::vector<Matrix> sums;
+};
+
 // NaN when the moments are outside the domain or the information is not positive definite. Variables at both
 // levels must not be fixed. `counted` says how often each cluster's score counts; empty: once.
 double saturated_trace(const TwoLevelData& data, Implied saturated, const ClusterData& clusters,
-                       const SaturatedTraceOptions& options, const Vector& counted);
+                       const SaturatedTraceOptions& options, const Vector& counted,
+                       const SummedClusters* summed = nullptr);
 
 }  // namespace msem

@@ -71,11 +71,18 @@ class ClusterArrays(CountedClusters):
         expected: bool,
     ) -> float | None:
         """Trace of the saturated model; see `Clusters.saturated_trace`."""
-        design = None if self.sampled is None else self.sampled.design
-        if self.products is not None or design is not None:  # of which a unit may be several clusters
+        if self.sampled is not None and self.sampled.design is not None:  # of which a unit may be several clusters
             return None
         own = None if self.sampled is None else self.sampled.weights
         moments = [(one.mean, one.cov) for one in levels if one.names]
+        known = self.products
+        if known is not None and known.even and means:  # of whose scores there are no products
+            return None
+        if known is not None:
+            made_up = likelihood.clusters(*known.probes)
+            return _core.saturated_trace(
+                made_up, moments, fixed, means, expected, readings=known.readings, sums=known.sums
+            )
         counted = np.empty(0) if own is None else own
         return _core.saturated_trace(self.of(likelihood), moments, fixed, means, expected, counted)
 
