@@ -2,6 +2,7 @@
 #include "likelihood/crossed/crossed.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/measured_moments.hpp"
 #include "bind/random_slopes.hpp"
 #include "bind/shapes.hpp"
 
@@ -97,8 +98,7 @@ void bind_crossed(py::module_& m) {
       .def_readonly("measured", &CrossedData::measured)
       .def_readonly("origin", &CrossedData::origin)
       .def_readonly("nobs", &CrossedData::units)
-      .def_property_readonly("products", &CrossedData::products)
-      .def_property_readonly("observed", &CrossedData::observed)
+      .def("moments", &moments_on<CrossedData>, "level"_a)
       .def_property_readonly("complete", &CrossedData::complete)
       .def_property_readonly(
           "cells", [](const CrossedData& d) { return py::make_tuple(d.first, d.second, d.pattern, d.count); })

@@ -2,6 +2,7 @@
 #include "likelihood/nested/nested.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/measured_moments.hpp"
 #include "bind/random_slopes.hpp"
 #include "bind/shapes.hpp"
 
@@ -121,6 +122,10 @@ void bind_nested(py::module_& m) {
       .def_readonly("beyond", &NestedData::beyond)
       .def("weights", &NestedData::weights, "level"_a)
       .def_property_readonly("complete", &NestedData::complete)
+      .def("moments", &moments_on<NestedData>, "level"_a)
+      .def_property_readonly("products_within_cells", &products_within_cells)
+      .def_property_readonly("products_within_clusters", &products_within_clusters)
+      .def("clusters_with_pairs", &clusters_with_pairs, "level"_a)
       .def_property_readonly("slopes", [](const NestedData& d) { return slope_state(d.slopes); })
       .def_property_readonly("cluster_of_cell", [](const NestedData& d) { return as_array(d.parent[0]); })
       .def_property_readonly("parent",

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "data/measured_moments.hpp"
 #include "data/slope_moments.hpp"
 #include "fit/saturated_cells.hpp"
 #include "likelihood/slopes/quadrature.hpp"
@@ -96,10 +97,12 @@ class IntegratedGroup : public GroupSample {
   std::shared_ptr<const QuadratureLikelihood> likelihood_;
 };
 
-class NestedGroup : public GroupSample {
+// Three levels and more, nested or crossed: saturated moments unless there are slopes.
+template <class Data, class Kind>
+class LevelsGroup : public GroupSample {
  public:
-  explicit NestedGroup(std::shared_ptr<const NestedData> data)
-      : data_(std::move(data)), likelihood_(std::make_shared<const NestedLikelihood>(data_)) {}
+  explicit LevelsGroup(std::shared_ptr<const Data> data)
+      : data_(std::move(data)), likelihood_(std::make_shared<const Kind>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
   SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const override {
     if (has_saturated()) return fit_saturated(likelihood_, options);
@@ -109,98 +112,33 @@ class NestedGroup : public GroupSample {
   std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
 
  private:
-  Implied with_covariates(Implied moments) const;
+  // Moments of another sample, with the covariates of this one.
+  Implied with_covariates(Implied moments) const {
+    for (std::size_t l = 0; l < data_->levels.size(); ++l) {
+      const std::vector<Index>& level = data_->levels[l];
+      const std::vector<Index> own = data_->on(static_cast<Index>(l));
+      std::vector<Index> rows,
+          here;  // among the variables measured on the level, and those with a part there
+      for (std::size_t i = 0; i < level.size(); ++i) {
+        const Index v = level[i];
+        if (!data_->given[v] || data_->measured[v] != static_cast<Index>(l)) continue;
+        rows.push_back(v - own[0]);
+        here.push_back(static_cast<Index>(i));
+      }
+      if (rows.empty()) continue;
+      const MeasuredMoments known = measured_moments(*data_, static_cast<Index>(l));
+      put(moments[l].cov, here, here, select(known.cov, rows, rows));
+      for (std::size_t i = 0; i < rows.size(); ++i) moments[l].mean[here[i]] = known.mean[rows[i]];
+    }
+    return moments;
+  }
 
-  std::shared_ptr<const NestedData> data_;
-  std::shared_ptr<const NestedLikelihood> likelihood_;
+  std::shared_ptr<const Data> data_;
+  std::shared_ptr<const Kind> likelihood_;
 };
 
-// Moments of another sample, with the covariates of this one.
-Implied NestedGroup::with_covariates(Implied moments) const {
-  const NestedData& data = *data_;
-  for (Index l = 0; l < data.nlevels(); ++l) {
-    const std::vector<Index> own = data.on(l);
-    std::vector<Index> given, rows, here;
-    for (std::size_t i = 0; i < data.levels[l].size(); ++i) {
-      const Index v = data.levels[l][i];
-      if (!data.given[v] || data.measured[v] != l) continue;
-      given.push_back(v);
-      rows.push_back(v - own[0]);
-      here.push_back(static_cast<Index>(i));
-    }
-    if (given.empty()) continue;
-    const Matrix values = select_rows(data.values[l], rows);
-    const Vector weight = data.weights(l);
-    Vector of_mean = weight;
-    if (data.design[l].size()) of_mean = of_mean.cwiseProduct(Vector(data.design[l].row(0).transpose()));
-    const double units = data.units(l);
-    const Vector mean = apply(values, of_mean) / units;
-    Matrix cov = outer(scale_cols(values, weight), values);
-    if (l == 0) {
-      const Vector parts = select(data.weight, data.product_top);
-      const Matrix pooled = apply_transposed(data.products, parts).transpose();
-      cov += select(unpack_lower(pooled, 0, static_cast<Index>(own.size())), rows, rows);
-    }
-    cov /= units;
-    add_outer(cov, -1, mean, mean);
-    put(moments[l].cov, here, here, cov);
-    for (std::size_t i = 0; i < given.size(); ++i)
-      moments[l].mean[here[i]] = mean[static_cast<Index>(i)] + data.origin[given[i]];
-  }
-  return moments;
-}
-
-class CrossedGroup : public GroupSample {
- public:
-  explicit CrossedGroup(std::shared_ptr<const CrossedData> data)
-      : data_(std::move(data)), likelihood_(std::make_shared<const CrossedLikelihood>(data_)) {}
-  std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const override {
-    if (has_saturated()) return fit_saturated(likelihood_, options);
-    return without_maximum(known ? with_covariates(*known) : Implied{});
-  }
-  bool has_saturated() const override { return data_->slopes.empty(); }
-  std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
-
- private:
-  Implied with_covariates(Implied moments) const;
-
-  std::shared_ptr<const CrossedData> data_;
-  std::shared_ptr<const CrossedLikelihood> likelihood_;
-};
-
-// Moments of another sample, with the covariates of this one.
-Implied CrossedGroup::with_covariates(Implied moments) const {
-  const CrossedData& data = *data_;
-  for (Index l = 0; l < 3; ++l) {
-    const std::vector<Index> own = data.on(l);
-    std::vector<Index> rows, here;
-    for (std::size_t i = 0; i < data.levels[l].size(); ++i) {
-      const Index v = data.levels[l][i];
-      if (!data.given[v] || data.measured[v] != l) continue;
-      rows.push_back(v - own[0]);
-      here.push_back(static_cast<Index>(i));
-    }
-    if (rows.empty()) continue;
-    Vector mean;
-    Matrix cov;
-    if (l == 0) {
-      const double units = data.count.sum();
-      mean = select(Vector(data.sums.topRows(data.nunit()).rowwise().sum()), rows) / units;
-      cov = select(data.products(), rows, rows) / units;
-    } else {
-      const Matrix values = select_rows(data.classifications[l - 1].values, rows);
-      const double clusters = static_cast<double>(values.cols());
-      mean = values.rowwise().sum() / clusters;
-      cov = outer(values, values) / clusters;
-    }
-    add_outer(cov, -1, mean, mean);
-    put(moments[l].cov, here, here, cov);
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      moments[l].mean[here[i]] = mean[static_cast<Index>(i)] + data.origin[data.levels[l][here[i]]];
-  }
-  return moments;
-}
+using NestedGroup = LevelsGroup<NestedData, NestedLikelihood>;
+using CrossedGroup = LevelsGroup<CrossedData, CrossedLikelihood>;
 
 struct MakeGroup {
   Index shared;

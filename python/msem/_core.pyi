@@ -869,6 +869,7 @@ class OrderedRowsClusters(Clusters): ...
 
 # level, covariate, its mean and spread, levels where the slope is a variable
 _RandomSlope = tuple[int, int, float, float, Sequence[int]]
+_Measured = tuple[_Floats, _Floats, _Floats]  # of variables of a level: means, numbers of pairs, covariances
 
 class NestedData:
     """Data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
@@ -936,6 +937,12 @@ class NestedData:
     def multiple(
         self,
     ) -> list[_Floats]: ...  # how often cells, and clusters of level 2, ..., count where they are
+    def moments(self, level: int) -> _Measured: ...
+    @property
+    def products_within_cells(self) -> _Floats: ...
+    @property
+    def products_within_clusters(self) -> _Floats: ...  # the lowest
+    def clusters_with_pairs(self, level: int) -> _Floats: ...
     def weights(self, level: int) -> _Floats: ...  # how often clusters of a level, from 0, or cells count
     @property
     def design(self) -> list[_Floats]: ...  # by level, (1 + covariates) x clusters
@@ -1002,10 +1009,7 @@ class CrossedData:
     def origin(self) -> _Floats: ...
     @property
     def nobs(self) -> float: ...
-    @property
-    def products(self) -> _Floats: ...
-    @property
-    def observed(self) -> _Floats: ...  # units with each pair of variables
+    def moments(self, level: int) -> _Measured: ...
     @property
     def complete(self) -> bool: ...
     @property

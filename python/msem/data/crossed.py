@@ -85,12 +85,12 @@ class CrossedStatistics(OfCrossedClusters):
     def nvalues(self) -> float:
         """Number of observed values."""
         of_clusters = zip(self.counted[1:], self.variables.measured[1:], strict=True)
-        return float(self.data.observed.trace()) + sum(n * len(own) for n, own in of_clusters)
+        return float(self._moments[0][1].trace()) + sum(n * len(own) for n, own in of_clusters)
 
     @property
     def unidentified(self) -> tuple[str, ...]:
         """Pairs of variables that no unit has both of."""
-        pairs = np.argwhere(np.triu(self.data.observed == 0, 1))
+        pairs = np.argwhere(np.triu(self._moments[0][1] == 0, 1))
         names = [f"{self.unit[i]} ~~ {self.unit[j]}" for i, j in pairs]
         return tuple(names)
 
@@ -110,23 +110,20 @@ class CrossedStatistics(OfCrossedClusters):
         own = self.data.classifications[0].sizes
         return np.bincount(np.unique(own, return_inverse=True)[1]).astype(np.float64)
 
+    @cached_property
+    def _moments(self) -> list[tuple[Floats, Floats, Floats]]:
+        """Of the variables measured on each level: means, how many units have both of two, and covariances."""
+        return [self.data.moments(level) for level in range(3)]
+
     @property
     def total_mean(self) -> Floats:
         """Means over the units of the level that each variable is measured on."""
-        return np.array(self.data.origin)
+        return np.concatenate([mean for mean, _, _ in self._moments])
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of variables measured on each level, with the numbers of its units as divisors."""
-        known = self.variables.measured
-        at = [positions(some, own) for some, own in zip(names, known, strict=True)]
-        products, observed = (
-            matrix[np.ix_(at[0], at[0])] for matrix in (self.data.products, self.data.observed)
-        )
-        out: list[Floats] = [products / np.maximum(observed, 1.0)]
-        for rows, one in zip(at[1:], self.data.classifications, strict=True):
-            values = one.values[rows]
-            out.append(values @ values.T / len(one.sizes))
-        return tuple(out)
+        at = [positions(some, own) for some, own in zip(names, self.variables.measured, strict=True)]
+        return tuple(cov[np.ix_(own, own)] for own, (_, _, cov) in zip(at, self._moments, strict=True))
 
     def new_clusters(self, rows: Rows) -> CrossedClusters:
         """The clusters of these or other rows of the same variables, for scores."""

@@ -129,34 +129,16 @@ class NestedStatistics(OfNestedClusters):
         place = np.unique(self.data.sizes[filled], return_inverse=True)[1]
         return np.bincount(place, self._weights[0][filled]).astype(np.float64)
 
-    def _values(self, level: int) -> tuple[Floats, Floats, Bools]:
-        """Values measured on a level about the origin, by cluster, how often each counts, and which are observed.
-
-        Of units, means of cells.
-        """
-        return self.data.values[level].T, self.data.weights(level), self._seen(level)
-
-    def _seen(self, level: int) -> Bools:
-        """Which variables of a level are observed, by cluster; of level 1 by cell."""
-        return self._flags(level)[self.data.pattern[level]]
-
-    def _flags(self, level: int) -> Bools:
-        """Variables of each pattern."""
-        out = np.zeros((len(self.data.patterns[level]), len(self.variables.measured[level])), dtype=bool)
-        for row, own in zip(out, self.data.patterns[level], strict=True):
-            row[own] = True
-        return out
+    @cached_property
+    def _moments(self) -> list[tuple[Floats, Floats, Floats]]:
+        """Of the variables measured on each level: means, how many units have both of two, and covariances."""
+        return [self.data.moments(level) for level in range(len(self.variables.levels))]
 
     @cached_property
     def observed(self) -> tuple[Floats, Floats]:
         """Number of observed values and their means, over the units of the level that each is measured on."""
-        counts, means = [], []
-        for level in range(len(self.variables.levels)):
-            values, weights, seen = self._values(level)
-            count = weights @ seen
-            counts.append(count)
-            means.append(weights @ values / np.where(count > 0, count, 1))
-        return np.concatenate(counts), np.concatenate(means) + self.data.origin
+        means, pairs, _ = zip(*self._moments, strict=True)
+        return np.concatenate([one.diagonal() for one in pairs]), np.concatenate(means)
 
     @property
     def nvalues(self) -> float:
@@ -173,62 +155,16 @@ class NestedStatistics(OfNestedClusters):
 
         Of values that are both observed; `fit_measures` and the like ask for variables without holes only.
         """
-        out = []
-        for level, (some, own) in enumerate(zip(names, self.variables.measured, strict=True)):
-            at = positions(some, own)
-            values, weights, seen = (part if part.ndim == 1 else part[:, at] for part in self._values(level))
-            count = (seen.T * weights) @ seen
-            mean = weights @ values / np.maximum(weights @ seen, 1)
-            off = np.where(seen, values - mean, 0.0)
-            products = (off.T * weights) @ off
-            if level == 0:
-                products = products + self.within_products[np.ix_(at, at)]
-            out.append(products / np.maximum(count, 1))
-        return tuple(out)
-
-    @cached_property
-    def within_products(self) -> Floats:
-        """Products about the means of cells, summed over these."""
-        p = len(self.unit)
-        col, row = np.triu_indices(p)
-        out = np.empty((p, p))
-        out[row, col] = out[col, row] = self.data.weight[self.data.product_top] @ self.data.products
-        return out
-
-    @cached_property
-    def cluster_products(self) -> Floats:
-        """Products about the means of the lowest clusters, of values that are both observed, summed over these."""
-        values, weights, seen = self._values(0)
-        of = self.data.cluster_of_cell
-        means = np.zeros((len(self.data.sizes), values.shape[1]))
-        for k, (column, there) in enumerate(zip(values.T, seen.T, strict=True)):
-            sums, count = (np.bincount(of, x, len(means)) for x in (weights * column, weights * there))
-            means[:, k] = sums / np.where(count > 0, count, 1)
-        off = np.where(seen, values - means[of], 0.0)
-        products: Floats = self.within_products + (off.T * weights) @ off
-        return products
-
-    @cached_property
-    def present(self) -> list[Bools]:
-        """By level from 2 on: which variables have a value in each cluster, in it or anywhere below."""
-        below = self._seen(0)
-        out = []
-        parents = [self.data.cluster_of_cell, *self.data.parent]
-        for level, parent in enumerate(parents, 1):
-            own = self._seen(level)
-            found = np.zeros((len(own), below.shape[1]), dtype=bool)
-            np.logical_or.at(found, parent, below)
-            below = np.hstack([found, own])
-            out.append(below)
-        return out
+        at = [positions(some, own) for some, own in zip(names, self.variables.measured, strict=True)]
+        return tuple(cov[np.ix_(own, own)] for own, (_, _, cov) in zip(at, self._moments, strict=True))
 
     @property
     def unidentified(self) -> tuple[str, ...]:
         """Saturated covariances that the data say nothing about, by name."""
         if self.complete:
             return ()
-        _, weights, seen = self._values(0)
-        coverage = [(seen.T * weights) @ seen, *(own.T.astype(float) @ own for own in self.present)]
+        upper = range(1, len(self.variables.levels))
+        coverage = [self._moments[0][1], *map(self.data.clusters_with_pairs, upper)]
         known = [name for own in self.variables.measured for name in own]
         out = []
         for level, (names, count) in enumerate(zip(self.variables.levels, coverage, strict=True), 1):
@@ -546,9 +482,9 @@ def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
     """Variables without variance, or with too few values, at the level that they are measured on."""
     unit, p = statistics.unit, len(statistics.unit)
     count, mean = statistics.observed
-    ssw = statistics.cluster_products.diagonal()
+    ssw = statistics.data.products_within_clusters.diagonal()
     if not statistics.complete:
-        clusters = np.concatenate([statistics.present[0][:, :p].sum(axis=0), count[p:]])
+        clusters = np.concatenate([statistics.data.clusters_with_pairs(1).diagonal()[:p], count[p:]])
         lacking = list(seldom_observed(statistics.variables, count, clusters))
         yield from lacking
         if lacking:
@@ -570,10 +506,9 @@ def _dependent(statistics: NestedStatistics, source: NestedSource) -> Iterator[F
     lowest = [k for k in range(p) if unit[k] not in statistics.variables.both]
     if statistics.complete:
         if p <= source.nobs - source.clusters_of(2):
-            yield from dependent(statistics.within_products, unit, " within clusters", lowest)
+            yield from dependent(data.products_within_cells, unit, " within clusters", lowest)
     else:
-        _, weights, _ = statistics._values(0)
-        often = int(np.bincount(data.pattern[0], weights).argmax())
+        often = int(np.bincount(data.pattern[0], data.weights(0)).argmax())
         own, cells = data.patterns[0][often], data.pattern[0] == often
         col, row = np.triu_indices(p)
         products = np.zeros((p, p))
@@ -585,8 +520,8 @@ def _dependent(statistics: NestedStatistics, source: NestedSource) -> Iterator[F
             seen_names = [unit[k] for k in own]
             yield from dependent(products[np.ix_(own, own)], seen_names, " within clusters", passing)
     for level, names in enumerate(statistics.variables.measured[1:], 2):
-        values, _, seen = statistics._values(level - 1)
-        whole = values[seen.all(axis=1)]
+        complete = [len(own) == len(names) for own in data.patterns[level - 1]]
+        whole = data.values[level - 1].T[np.array(complete)[data.pattern[level - 1]]]
         if len(names) < len(whole):
             off = whole - whole.mean(axis=0)
             yield from dependent(off.T @ off, names, f" among the clusters of level {level}")
