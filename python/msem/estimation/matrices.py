@@ -309,9 +309,10 @@ def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArr
     unknown = [i for i, r in enumerate(table.rows) if r.exo and not r.free and r.value != r.value]
     if not unknown:
         return table
-    rows = list(table.rows)
+    values = {}
     for i in unknown:
-        r, m = rows[i], groups[rows[i].group - 1][rows[i].level]
+        r = table.rows[i]
+        m = groups[r.group - 1][r.level]
         k = m.at[r.lhs]
-        rows[i] = r._replace(value=float(m.mean[k] if r.op == "~1" else m.cov[k, m.at[r.rhs]]))
-    return replace(table, rows=tuple(rows))
+        values[i] = float(m.mean[k] if r.op == "~1" else m.cov[k, m.at[r.rhs]])
+    return table.with_values(values)

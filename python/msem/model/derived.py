@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 from msem.language.expressions import Name, names_in
 from msem.language.syntax import Constraint
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import BlockRows, Parameter, ParameterTable, block_rows
 from msem.model.slopes import Slope
 
 Numbers = Iterator[int]
@@ -37,18 +38,13 @@ def saturated_table(table: ParameterTable) -> ParameterTable:
         every covariate that has one anywhere in the model, and all coefficients have free means and covariances, also
         with what else is at level 2; other covariates of level 1 have free fixed coefficients.
     """
-    return _derive(table, _saturated_rows)
+    return _derive(table, lambda level: _saturated_rows)
 
 
 def saturated_npar(table: ParameterTable) -> int:
-    """Number of parameters of the saturated model, from which degrees of freedom count.
-
-    It is kept with the table, as its cached properties are.
-    """
-    kept = vars(table)
-    if "saturated_npar" not in kept:
-        kept["saturated_npar"] = saturated_table(table).npar
-    return int(kept["saturated_npar"])
+    """Number of parameters of the saturated model, from which degrees of freedom count."""
+    blocks = [(level, g) for level in range(1, table.nlevels + 1) for g in range(1, table.ngroups + 1)]
+    return sum(_piece(table, _saturated_rows, level, group).npar for level, group in blocks)
 
 
 def baseline_table(table: ParameterTable) -> ParameterTable:
@@ -65,7 +61,7 @@ def baseline_table(table: ParameterTable) -> ParameterTable:
         At each level variances and means are free and covariances 0, but for those among covariates, which
         stay as they are in the model: fixed, or free under ``fixed_x=False``, and those of auxiliary variables.
     """
-    return _derive(table, _baseline_rows)
+    return _derive(table, lambda level: _baseline_rows)
 
 
 def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTable:
@@ -90,18 +86,12 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
         When the table has one level, or no such level.
     """
     _require_level(table, level)
-    positions: dict[int, int] = {0: 0}
-
-    def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
-        if here != level:
-            return _saturated_rows(table, here, group, numbers)
-        return _kept_rows(table, here, group, numbers, positions)
-
     constraints, defined = (
         tuple(c for c in some if levels_of(table, c) == {level})
         for some in (table.constraints, table.defined)
     )
-    return replace(_derive(table, rows), constraints=constraints, defined=defined)
+    derived = _derive(table, lambda here: None if here == level else _saturated_rows)
+    return replace(derived, constraints=constraints, defined=defined) if constraints or defined else derived
 
 
 def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
@@ -158,11 +148,7 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
         When the table has one level, or no such level.
     """
     _require_level(table, level)
-
-    def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
-        return (_baseline_rows if here == level else _saturated_rows)(table, here, group, numbers)
-
-    return _derive(table, rows)
+    return _derive(table, lambda here: _baseline_rows if here == level else _saturated_rows)
 
 
 def _require_level(table: ParameterTable, level: int) -> None:
@@ -170,17 +156,51 @@ def _require_level(table: ParameterTable, level: int) -> None:
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
 
 
-def _derive(
-    table: ParameterTable, make: Callable[[ParameterTable, int, int, Numbers], Iterator[Parameter]]
-) -> ParameterTable:
-    numbers = count(1)
-    rows = [
-        row
-        for group in range(1, table.ngroups + 1)
-        for level in range(1, table.nlevels + 1)
-        for row in make(table, level, group, numbers)
-    ]
-    return replace(table, rows=tuple(rows), syntax=None, constraints=(), defined=(), penalty=())
+Maker = Callable[[ParameterTable, int, int, Numbers], Iterator[Parameter]]
+"""Makes the rows of one level of one group."""
+
+
+class _Piece(NamedTuple):
+    """A block by itself, with positions in theta from 1 on, and how many there are."""
+
+    block: BlockRows
+    npar: int
+
+
+def _piece(table: ParameterTable, make: Maker, level: int, group: int) -> _Piece:
+    """A block of a derived table. It is kept with the table: several models that it is compared with have the same."""
+    pieces: dict[tuple[Maker, int, int], _Piece] = vars(table).setdefault("_pieces", {})
+    at = (make, level, group)
+    if at not in pieces:
+        numbers = count(1)
+        rows = tuple(make(table, level, group, numbers))
+        pieces[at] = _Piece(block_rows(rows), next(numbers) - 1)
+    return pieces[at]
+
+
+def _derive(table: ParameterTable, chosen: Callable[[int], Maker | None]) -> ParameterTable:
+    """The table of other blocks: which there are at each level, None for those of the model."""
+    blocks: dict[tuple[int, int], BlockRows] = {}
+    positions: dict[int, int] = {}  # of the parameters of the model
+    first = npar = 0
+    for group in range(1, table.ngroups + 1):
+        for level in range(1, table.nlevels + 1):
+            make = chosen(level)
+            if make is None:
+                own = table.block_rows(level, group)
+                free = dict.fromkeys([row.free for row in own.rows if row.free not in positions and row.free])
+                positions.update(zip(free, range(npar + 1, npar + len(free) + 1), strict=True))
+                rows = tuple([row.renumbered(positions[row.free]) if row.free else row for row in own.rows])
+                block, count_here = (
+                    own._replace(places=tuple(range(first, first + len(rows))), rows=rows),
+                    len(free),
+                )
+            else:
+                piece, count_here = _piece(table, make, level, group)
+                block = piece.moved(first, npar)
+            blocks[level, group] = block
+            first, npar = first + len(block.rows), npar + count_here
+    return table.derived(blocks)
 
 
 def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
@@ -324,19 +344,6 @@ def _moment(table: ParameterTable, lhs: str, rhs: str, level: int, group: int, n
     if lhs == rhs and lhs in table.ordered.thresholds and level == table.scale_level(lhs):
         return Parameter(lhs, "~~", rhs, level, group, value=1.0)
     return Parameter(lhs, "~~", rhs, level, group, next(numbers))
-
-
-def _kept_rows(
-    table: ParameterTable, level: int, group: int, numbers: Numbers, positions: dict[int, int]
-) -> Iterator[Parameter]:
-    """Rows as they are, with new positions in theta; rows that share a parameter still do.
-
-    `positions` says where the parameters of earlier groups are now; those of this group are added to it.
-    """
-    for row in table.block(level, group):
-        if row.free not in positions:
-            positions[row.free] = next(numbers)
-        yield row._replace(free=positions[row.free])
 
 
 def with_auxiliary(

@@ -86,10 +86,13 @@ class Parameter(NamedTuple):
     at: Position | None = None
     efa: str = ""
 
+    def renumbered(self, free: int) -> Parameter:
+        """The same with another position in theta."""
+        return Parameter(*self[:5], free, *self[6:])
 
-@dataclass(frozen=True)
-class _Variables:
-    """Variables of one level of one group, each kind in order of the rows."""
+
+class BlockRows(NamedTuple):
+    """Rows of a level of a group, their places in the table, and their variables, each kind in order of the rows."""
 
     places: tuple[int, ...]
     rows: tuple[Parameter, ...]
@@ -98,12 +101,21 @@ class _Variables:
     exogenous: tuple[str, ...]
     covariates: tuple[str, ...]
 
+    def moved(self, first: int, shift: int) -> BlockRows:
+        """The same from another place in a table on, with other positions in theta."""
+        places = tuple(range(first, first + len(self.rows)))
+        return self._replace(
+            places=places, rows=tuple([r.renumbered(r.free + shift) if r.free else r for r in self.rows])
+        )
 
-NOTHING = _Variables((), (), (), (), (), ())
+
+NOTHING = BlockRows((), (), (), (), (), ())
 
 
-def _variables(places: Sequence[int], table: Sequence[Parameter], slopes: Iterable[str]) -> _Variables:
-    rows = tuple([table[i] for i in places])
+def block_rows(
+    rows: tuple[Parameter, ...], places: tuple[int, ...] = (), slopes: Iterable[str] = ()
+) -> BlockRows:
+    """Sort the variables of a block; `slopes` are the random slopes that are latent variables of it."""
     latent: dict[str, None] = dict.fromkeys(slopes)
     names: dict[str, None] = {}
     predictors: dict[str, None] = {}
@@ -126,8 +138,8 @@ def _variables(places: Sequence[int], table: Sequence[Parameter], slopes: Iterab
             endogenous.update((row.lhs, row.rhs))
         if row.exo:
             exogenous[row.lhs] = None
-    return _Variables(
-        tuple(places),
+    return BlockRows(
+        places,
         rows,
         tuple([name for name in names if name not in latent]),
         tuple(latent),
@@ -195,13 +207,15 @@ class ParameterTable:
         return max((row.free for row in self.rows), default=0)
 
     @cached_property
-    def _blocks(self) -> Mapping[tuple[int, int], _Variables]:
+    def _blocks(self) -> Mapping[tuple[int, int], BlockRows]:
         places: dict[tuple[int, int], list[int]] = {}
         for i, row in enumerate(self.rows):
             places.setdefault((row.level, row.group), []).append(i)
         return {
-            (level, group): _variables(
-                members, self.rows, [slope.name for slope in self.slopes(group) if level in slope.at]
+            (level, group): block_rows(
+                tuple([self.rows[i] for i in members]),
+                tuple(members),
+                [slope.name for slope in self.slopes(group) if level in slope.at],
             )
             for (level, group), members in places.items()
         }
@@ -225,9 +239,33 @@ class ParameterTable:
             out[group] = tuple(found)
         return out
 
-    def _of(self, level: int, group: int) -> _Variables:
+    def block_rows(self, level: int, group: int) -> BlockRows:
         """Variables of one level of one group: none where the level has no rows, as in part of a model."""
         return self._blocks.get((level, group), NOTHING)
+
+    def derived(self, blocks: Mapping[tuple[int, int], BlockRows]) -> ParameterTable:
+        """A table of other rows for the same variables, without what a text or a user asks for beside them."""
+        rows = tuple([row for block in blocks.values() for row in block.rows])
+        out = replace(self, rows=rows, syntax=None, constraints=(), defined=(), penalty=())
+        if not self._slopes:  # which are variables of other blocks
+            vars(out)["_blocks"] = blocks
+        return out
+
+    def with_values(self, values: Mapping[int, float]) -> ParameterTable:
+        """The same with the values of some rows, by their places in the table."""
+        rows = list(self.rows)
+        for i, value in values.items():
+            rows[i] = rows[i]._replace(value=value)
+        out = replace(self, rows=tuple(rows))
+        kept = vars(self)
+        if "_blocks" in kept:
+            vars(out)["_blocks"] = {
+                at: block._replace(rows=tuple([rows[i] for i in block.places]))
+                for at, block in self._blocks.items()
+            }
+        # what follows from names and positions stays as it is
+        vars(out).update({name: kept[name] for name in ("npar", "variables", "level_names") if name in kept})
+        return out
 
     @cached_property
     def exploratory(self) -> tuple[ExploratoryBlock, ...]:
@@ -236,19 +274,19 @@ class ParameterTable:
 
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
-        return self._of(level, group).rows
+        return self.block_rows(level, group).rows
 
     def block_places(self, level: int, group: int = 1) -> tuple[int, ...]:
         """Where the rows of one level stand in the table."""
-        return self._of(level, group).places
+        return self.block_rows(level, group).places
 
     def observed(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables of one level, in order of the rows."""
-        return self._of(level, group).observed
+        return self.block_rows(level, group).observed
 
     def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Latent variables of one level: the random slopes of lower levels first."""
-        return self._of(level, group).latent
+        return self.block_rows(level, group).latent
 
     def thresholds(self, level: int, group: int = 1) -> tuple[tuple[str, str], ...]:
         """Ordered variable and name of each threshold of one level."""
@@ -272,11 +310,11 @@ class ParameterTable:
 
     def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Name the fixed covariates of one level: their moments are taken from the sample."""
-        return self._of(level, group).exogenous
+        return self.block_rows(level, group).exogenous
 
     def covariates(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables that only predict and are given no moments, whether fixed or random."""
-        return self._of(level, group).covariates
+        return self.block_rows(level, group).covariates
 
     @cached_property
     def level_names(self) -> dict[str, int]:
