@@ -50,7 +50,7 @@ def frame_columns(frame: Any, needed: Sequence[str]) -> Columns:
     if not isinstance(frame, pd.DataFrame):
         return select_columns(frame, needed)
     require_unique_names(frame)
-    require_known(needed, list(frame))
+    require_known(needed, frame.columns.tolist())
     return {name: frame[name] for name in needed}
 
 
@@ -81,7 +81,9 @@ def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
 
 def column_names(frame: Any) -> Sequence[Any]:
     """Names of the columns of a frame or mapping."""
-    if isinstance(frame, pd.DataFrame | Mapping):
+    if isinstance(frame, pd.DataFrame):
+        return frame.columns.tolist()
+    if isinstance(frame, Mapping):
         return list(frame)
     return read_frame(frame).collect_schema().names()
 
@@ -218,7 +220,8 @@ def _usual(values: NDArray[Any]) -> NDArray[Any]:
 
 def require_unique_names(frame: pd.DataFrame) -> None:
     """Refuse a frame in which a name stands for several columns."""
-    require_unique(list(frame.columns))
+    if not frame.columns.is_unique:
+        require_unique(list(frame.columns))
 
 
 def require_unique(names: Sequence[Any]) -> None:

@@ -7,6 +7,7 @@ the pooled within-cluster sums of squares and products. The description is addit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -384,7 +385,8 @@ def require_consistent_totals(statistics: SampleStatistics) -> None:
     sizes, counts = statistics.sizes, statistics.counts
     if not ((sizes > 0).all() and (np.diff(sizes) > 0).all() and (counts > 0).all()):
         raise DataError("cluster sizes must be positive, distinct and ascending, with positive counts")
-    if not np.allclose([sizes @ counts, counts.sum()], [statistics.nobs, statistics.nclusters], rtol=1e-12):
+    totals = (float(sizes @ counts), statistics.nobs), (float(counts.sum()), statistics.nclusters)
+    if not all(math.isclose(*pair, rel_tol=1e-12, abs_tol=1e-8) for pair in totals):
         raise DataError("nobs and nclusters do not agree with the cluster sizes and their counts")
 
 

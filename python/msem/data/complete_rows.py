@@ -98,11 +98,11 @@ def confounded_levels(
     unit, both, p = variables.unit, variables.both, len(variables.unit)
     between = statistics.cluster_scatter
     passing = [k for k in range(p) if unit[k] not in both]
-    size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
-    ssw = np.diag(statistics.ssw)
-    require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
+    scatter, ssw = between.diagonal(), statistics.ssw.diagonal()
+    size = np.abs(statistics.total_mean[:p]) + np.sqrt(scatter[:p] / J)
+    require_scale(statistics.names, [*(ssw / N).tolist(), *(scatter[p:] / J).tolist()])
     yield from unvarying_within(unit, both, constant, ssw, N, size)
-    yield from unvarying_between(both, ssw, np.diag(between), N, J)
+    yield from unvarying_between(both, ssw, scatter, N, J)
     if p <= N - J:
         yield from dependent(statistics.ssw, unit, " within clusters", passing)
     if len(passing) < N:
@@ -111,7 +111,7 @@ def confounded_levels(
     level2 = variables.numbers[-1]
     if len(level2) < J:
         names = [statistics.names[k] for k in level2]
-        yield from dependent(between[np.ix_(level2, level2)], names, " in the cluster means")
+        yield from dependent(between[level2][:, level2], names, " in the cluster means")
 
 
 def simple_statistics(

@@ -23,7 +23,7 @@ from msem.data.columns import (
     missing_ids,
 )
 from msem.data.numbering import InnerClusters, number_clusters, number_inner, renumbered
-from msem.data.rows import ClusteredData
+from msem.data.rows import NO_IDS, ClusteredData
 from msem.data.screening import require_complete_rows
 from msem.data.survey import Sampled, SurveyColumns, SurveyRows, checked_weights, of_clusters, survey_rows
 from msem.errors import DataError
@@ -197,9 +197,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
     dropped = {name: int(mask.sum()) for name, mask in missing.items() if mask.any()}
     require_complete_rows(keep, dropped, no_cluster, screened.cluster, nrows)
     codes, clusters = (
-        (None, pd.Index([]))
-        if screened.ids is None
-        else number_clusters(str(screened.cluster), screened.ids, keep)
+        (None, NO_IDS) if screened.ids is None else number_clusters(str(screened.cluster), screened.ids, keep)
     )
     inner = {} if codes is None else screened.inner_clusters(codes, keep)
     return ClusteredData(
@@ -249,9 +247,7 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     lacking = any_of(list(without.values()), len(here))
     keep = present & ~lacking
     require_some(keep)
-    codes, clusters, lost = (
-        (None, pd.Index([]), pd.Index([])) if numbers is None else renumbered(*numbers, keep[usable])
-    )
+    codes, clusters, lost = (None, NO_IDS, NO_IDS) if numbers is None else renumbered(*numbers, keep[usable])
     inner = {} if codes is None else screened.inner_clusters(codes, keep)
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},

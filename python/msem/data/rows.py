@@ -22,6 +22,7 @@ from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
+NO_IDS: pd.Index[Any] = pd.Index([])
 LARGE = 32  # rows of a cluster, on average, beside which its products take little room
 
 
@@ -82,7 +83,7 @@ class ClusteredData(NestedSource):
     dropped_empty: int = 0
     complete: bool = True
     left_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    lost_clusters: pd.Index[Any] = field(default_factory=lambda: pd.Index([]))
+    lost_clusters: pd.Index[Any] = field(default_factory=lambda: NO_IDS)
     rows: NDArray[np.int64] | None = None
     index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
     dropped_zero: int = 0

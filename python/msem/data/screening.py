@@ -7,6 +7,7 @@ tried. Of several groups one may lack what another one has, since equal paramete
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,9 +128,18 @@ def far_codes(columns: Sequence[Floats]) -> list[float]:
         The variable in the rows of each group. Of many rows some are looked at.
     """
     step = max(1, sum(map(len, columns)) // LOOKED_AT)
-    values = np.concatenate([column[::step] for column in columns])
-    values = values[~np.isnan(values)]
-    if not len(values) or not {float(values.min()), float(values.max())} & CODES:
+    values = (
+        columns[0][::step] if len(columns) == 1 else np.concatenate([column[::step] for column in columns])
+    )
+    if not len(values):
+        return []
+    lowest, highest = float(values.min()), float(values.max())
+    if math.isnan(lowest):
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return []
+        lowest, highest = float(values.min()), float(values.max())
+    if lowest not in CODES and highest not in CODES:
         return []
     coded = np.isin(values, list(CODES))
     rest = values[~coded]
@@ -257,7 +267,7 @@ def require_constant_within(
             )
 
 
-def require_scale(names: Sequence[str], variances: Floats) -> None:
+def require_scale(names: Sequence[str], variances: Floats | Sequence[float]) -> None:
     """Refuse variables in units in which the information about their variance, 1 / variance^2, is not a number.
 
     Raises

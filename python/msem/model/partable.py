@@ -88,7 +88,7 @@ class Parameter(NamedTuple):
 
     def renumbered(self, free: int) -> Parameter:
         """The same with another position in theta."""
-        return Parameter(*self[:5], free, *self[6:])
+        return Parameter._make((*self[:5], free, *self[6:]))
 
 
 class BlockRows(NamedTuple):

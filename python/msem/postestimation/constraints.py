@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -65,12 +66,13 @@ def constraints_at(estimate: Estimate) -> list[Constraint]:
                 Constraint(text, "inequality", sign * value + 0.0, i in optimum.active_inequalities, 0.0)
             )
             rows += [slopes[i]]
-    shown = zip(estimate.table.rows, estimate.table.by_name.shown, strict=True)
-    for row, name in {row.free: (row, name) for row, name in shown if row.free}.values():
+    table = estimate.table
+    for i in {row.free: i for i, row in enumerate(table.rows) if row.free}.values():
+        row = table.rows[i]
         k = row.free - 1
         for side, bound, op in ((-1, row.lower, ">"), (1, row.upper, "<")):
-            if np.isfinite(bound):
-                text = f"{name} {op} {bound:g}"
+            if math.isfinite(bound):
+                text = f"{table.by_name.shown[i]} {op} {bound:g}"
                 out.append(Constraint(text, "bound", theta[k] - bound, bool(optimum.active[k] == side), 0.0))
                 rows.append(np.where(np.arange(len(theta)) == k, -float(side), 0.0))
     active = [i for i, one in enumerate(out) if one.active]
