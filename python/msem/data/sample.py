@@ -272,7 +272,7 @@ class Sample:
         pairs = zip(statistics, labels or [""] * len(statistics), strict=True)
         return cls(tuple(Group(s, name, given_as=given_as, maximum=maximum) for s, name in pairs))
 
-    @property
+    @cached_property
     def origin(self) -> Origin:
         """Where the data of all groups come from, and what was left out of them."""
         rows = [group.source for group in self.groups if group.source is not None]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msem import _core
-from msem.data.arrays import LevelArrays
 from msem.data.sample import Sample
 from msem.errors import ModelError
 from msem.estimation.estimate import Estimate, estimate
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import ParameterTable
 
 Key = tuple[str, str, str, int, int]
+"""What names a row: lhs, op, rhs, level and group."""
 
 TOLERANCE = 1e-8  # on the decrement: the value is the better by another step
-
-
-def key(row: Parameter) -> Key:
-    """What names a row: lhs, op, rhs, level and group."""
-    return row[:5]
 
 
 def estimate_partially(
@@ -54,8 +49,7 @@ def estimate_partially(
     if loss is not None:
         return estimate(table, sample, loss=loss)
     by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
-    moments = sample.levels
-    near = [_start(row, moments, level, values) for row in table.rows]
+    near = list(_near(table, sample, level, values))
     best: Estimate | None = None
     for first in (near, None):
         other = 3 - level if by_products and first is near else 0  # of two levels
@@ -72,15 +66,17 @@ def estimate_partially(
     return best
 
 
-def _start(
-    row: Parameter, groups: Sequence[Mapping[int, LevelArrays]], level: int, values: Mapping[Key, float]
-) -> float:
-    """Where a row starts; nan for intercepts, which fit the means, and for what is not estimated."""
-    if not row.free or row.op == "~1":
-        return math.nan
-    if row.level == level and (known := values.get(key(row))) is not None:
-        return known
-    if row.op != "~~":
-        return 0.0
-    moments = groups[row.group - 1][row.level]
-    return float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]])
+def _near(table: ParameterTable, sample: Sample, level: int, values: Mapping[Key, float]) -> Iterator[float]:
+    """Where each row starts; nan for intercepts, which fit the means, and for what is not estimated."""
+    moments = sample.levels
+    for row in table.rows:
+        lhs, op, rhs, at, group, free, *_ = row
+        if not free or op == "~1":
+            yield math.nan
+        elif at == level and (known := values.get(row[:5])) is not None:
+            yield known
+        elif op != "~~":
+            yield 0.0
+        else:
+            own = moments[group - 1][at]
+            yield float(own.cov[own.at[lhs], own.at[rhs]])

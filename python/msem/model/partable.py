@@ -204,7 +204,7 @@ class ParameterTable:
     @cached_property
     def npar(self) -> int:
         """Number of estimated parameters, those that share one counted once."""
-        return max((row.free for row in self.rows), default=0)
+        return max([row.free for row in self.rows], default=0)
 
     @cached_property
     def _blocks(self) -> Mapping[tuple[int, int], BlockRows]:

@@ -143,7 +143,7 @@ def blocks(inputs: SummaryInputs) -> Iterator[Block]:
         yield Block(
             f"Group {group} [{inputs.groups[group]}]" if group in inputs.groups else "",
             _level_heading(level, inputs.levels),
-            tuple(table for table in (*tables, *_r2(inputs.r2, level, group)) if table.lines),
+            tuple([table for table in (*tables, *_r2(inputs.r2, level, group)) if table.lines]),
         )
 
 
@@ -166,8 +166,12 @@ def _outcomes(rows: list[Row]) -> set[str]:
 
 
 def _tables(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> Iterator[Table]:
+    kinds: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault((row["op"], row["lhs"] == row["rhs"]), []).append(row)
+
     def having(op: str, own: bool = False) -> list[Row]:
-        return [row for row in rows if row["op"] == op and (row["lhs"] == row["rhs"]) == own]
+        return kinds.get((op, own), [])
 
     yield Table("Latent Variables", _nested(having("=~"), set(), columns))
     yield Table("Regressions", _nested(having("~"), set(), columns))
@@ -192,12 +196,12 @@ def _nested(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> tu
 
 
 def _flat(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> tuple[Line, ...]:
-    return tuple(_line(row, row["lhs"], outcomes, columns) for row in rows)
+    return tuple([_line(row, row["lhs"], outcomes, columns) for row in rows])
 
 
 def _line(row: Row, name: str, outcomes: set[str], columns: tuple[str, ...]) -> Line:
     fixed = row["se"] == 0
-    cells = tuple("" if fixed and column in TESTS else number(row[column]) for column in columns)
+    cells = tuple(["" if fixed and column in TESTS else number(row[column]) for column in columns])
     label = "" if row["op"] == ":=" else row["label"]
     return Line(name, label, cells, residual=name in outcomes)
 
@@ -309,7 +313,7 @@ def _text_list(section: Section) -> str:
         lines.append(f"  {name}{text:>{width - 2 - len(name)}}" if shown else "")
         if len(name) + len(text.lstrip()) > width - 4:
             lines[-1] = f"  {name}  {text.lstrip()}"
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join([line.rstrip() for line in lines])
 
 
 class _Columns:
@@ -318,14 +322,14 @@ class _Columns:
     def __init__(self, arranged: list[Block], headings: list[str]) -> None:
         lines = [line for block in arranged for table in block.tables for line in table.lines]
         self._headings = headings
-        self._name = max([NAME, *(len(_indented(line)) + _label_width(line) for line in lines)])
-        by_column = zip_longest(headings, *(line.cells for line in lines), fillvalue="")
-        self._widths = [max(CELL, *(len(cell) + 1 for cell in column)) for column in by_column]
+        self._name = max([NAME, *[len(_indented(line)) + _label_width(line) for line in lines]])
+        by_column = zip_longest(headings, *[line.cells for line in lines], fillvalue="")
+        self._widths = [max(CELL, max(map(len, column)) + 1) for column in by_column]
 
     def table(self, table: Table) -> str:
         headings = self._headings[:1] if table.title == "R-Square" else self._headings
         header = " " * self._name + self._cells(headings)
-        return "\n".join([f"{table.title}:", header, *(self._line(line) for line in table.lines)])
+        return "\n".join([f"{table.title}:", header, *[self._line(line) for line in table.lines]])
 
     def _line(self, line: Line) -> str:
         label = f"({line.label})" if line.label else ""
@@ -333,7 +337,7 @@ class _Columns:
         return (name + label.rjust(self._name - len(name)) + self._cells(line.cells)).rstrip()
 
     def _cells(self, cells: Sequence[str]) -> str:
-        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=False))
+        return "".join([cell.rjust(width) for cell, width in zip(cells, self._widths, strict=False)])
 
 
 def _indented(line: Line) -> str:

@@ -19,7 +19,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, require_unpenalized
 from msem.estimation.least_squares import ordered_srmr
-from msem.estimation.partial import estimate_partially, key
+from msem.estimation.partial import Key, estimate_partially
 from msem.estimation.smallsamples import LevelShape, small_sample_factor
 from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
 from msem.model.derived import (
@@ -81,8 +81,8 @@ def fit_level_specific(
     -------
     LevelSpecific
     """
-    rows = zip(fit.table.rows, fit.objective.row_values(fit.theta), strict=True)
-    values = {key(row): float(value) for row, value in rows}
+    rows = zip(fit.table.rows, fit.objective.row_values(fit.theta).tolist(), strict=True)
+    values: dict[Key, float] = {row[:5]: value for row, value in rows if row.level == level}
     model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values, loss)
     baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {}, loss)
     return LevelSpecific(level, model, baseline, saturated_npar(fit.table))
