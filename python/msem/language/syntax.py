@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Final, Literal, NamedTuple, NoReturn, get_args
 
 from msem.errors import ModelSyntaxError
@@ -54,7 +53,6 @@ ModifierKind = Literal["fixed", "free", "label", "start", "equal", "lower", "upp
 _KINDS: Final = frozenset(get_args(ModifierKind))
 _NUMERIC: Final = frozenset({"fixed", "start", "lower", "upper"})
 _BOUNDS: Final = frozenset({"lower", "upper"})
-KEPT: Final = 16  # texts that are not read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,12 +345,6 @@ def parse(text: str) -> ModelSyntax:
         raise ModelSyntaxError(
             f"a model is a text, not {type(text).__name__}: the model comes first, then the data"
         )
-    return _parsed(str(text))
-
-
-@lru_cache(maxsize=KEPT)
-def _parsed(text: str) -> ModelSyntax:
-    """Read a text; the last ones are kept, since one model is often fitted to many samples."""
     # Editors of Windows put a byte order mark before the text.
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
