@@ -469,5 +469,3 @@ def test_what_slopes_do_not_have_says_so() -> None:
     fit = reference_fit("l3_nurses")
     with pytest.raises(UnsupportedError, match="random slopes"):
         fit.residuals()
-    with pytest.raises(UnsupportedError, match=r"samples drawn from a fit.*random slopes"):
-        fit.bootstrap(5, seed=1, kind="parametric")

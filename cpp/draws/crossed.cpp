@@ -41,19 +41,18 @@ Matrix reduced_values(const Matrix& rows, const Matrix& sums) {
 CrossedParametricDraws::PreparedGroup CrossedParametricDraws::prepare(CrossedDesign design) {
   PreparedGroup out;
   const CrossedData& d = *design.data;
-  const Index p = d.nunit(), width = d.width, m = static_cast<Index>(d.slopes.size());
-  const Layout layout = slope_layout(d.levels, d.nvariables(), d.slopes);
-  bool fits = design.moments.size() == 3 && design.fixed.size() == 3;
-  for (std::size_t l = 0; fits && l < 3; ++l)
-    fits = design.moments[l].mean.size() == static_cast<Index>(layout.levels[l].size());
-  if (!fits) throw std::invalid_argument("the design and the moments of the model do not fit together");
-  std::vector<Index> place(p), products;  // of the variables of units in level 1
+  const Index p = d.nunit(), width = d.width;
+  if (design.moments.size() != 3 || design.fixed.size() != 3)
+    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  const auto level = [&](Index l) {
+    return WithoutProducts(d.levels[l], d.nvariables(), d.slopes, l, design.moments[l]);
+  };
+  const WithoutProducts units = level(0);
+  std::vector<Index> place(p);  // of the variables of units in level 1
   for (std::size_t i = 0; i < d.levels[0].size(); ++i) place[d.levels[0][i]] = static_cast<Index>(i);
-  for (Index k = 0; k < m; ++k) products.push_back(p + k);
-  out.mean = select(design.moments[0].mean, place);
-  out.paths = select(design.moments[0].cov, place, products);
-  Matrix cov = select(design.moments[0].cov, place, place);
-  add_outer(cov, -1, out.paths, out.paths);
+  out.mean = select(units.mean, place);
+  out.paths = select_rows(units.paths, place);
+  const Matrix cov = select(units.cov, place, place);
   std::vector<Index> kept;
   for (const Index i : design.fixed[0]) kept.push_back(d.levels[0][i]);
   std::vector<Matrix> scatter;
@@ -73,9 +72,8 @@ CrossedParametricDraws::PreparedGroup CrossedParametricDraws::prepare(CrossedDes
     out.cells.emplace_back(select(cov, seen, seen), kept_among(seen, kept), select(scatter[r], seen, seen),
                            df[r]);
   }
-  for (std::size_t s = 0; s < 2; ++s) {
-    out.clusters[s] = DrawnNormal(design.moments[s + 1].cov, design.fixed[s + 1]);
-  }
+  for (std::size_t s = 0; s < 2; ++s)
+    out.clusters[s] = DrawnNormal(level(static_cast<Index>(s) + 1).cov, design.fixed[s + 1]);
   out.design = std::move(design);
   return out;
 }

@@ -278,6 +278,18 @@ class ParametricDraws : public Draws {
   std::uint64_t seed_;
 };
 
+// The moments of a level without the products of slopes with covariates measured there, and what these do.
+struct WithoutProducts {
+  std::vector<Index> variables;  // observed ones, then slopes that are variables of the level, from n on
+  std::vector<Index> products;   // slopes
+  Vector mean;
+  Matrix cov, paths;
+
+  // Of n observed variables in all. Throws std::invalid_argument unless the moments are those of the level.
+  WithoutProducts(const std::vector<Index>& observed, Index n, const std::vector<RandomSlope>& slopes,
+                  Index level, const LevelImplied& moments);
+};
+
 // Samples from the model with the holes of the data, given cells and covariates: the between parts of each
 // cluster, the means of its cells about them, and for each pattern the products within all its cells
 // together, as a Wishart matrix.
@@ -330,8 +342,8 @@ class CrossedParametricDraws : public Draws {
 };
 
 // Samples from the model with the clusters and the holes of the data, given covariates: from the highest
-// level down the parts of the clusters, the means of cells about them, and for each pattern in a highest
-// cluster the products within its cells, as a Wishart matrix.
+// level down the parts of the clusters and their slopes, the means of cells about them, or their reduced
+// rows, and for each pattern in a highest cluster the products within its cells, as a Wishart matrix.
 class NestedParametricDraws : public Draws {
  public:
   // Throws std::domain_error where the moments are no distribution.
@@ -342,13 +354,16 @@ class NestedParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     NestedDesign design;
+    std::vector<WithoutProducts> levels;
     Vector mean;                            // of the variables of units within clusters
+    Matrix paths;                           // what products do to them
     std::vector<DrawnRegression> cells;     // by pattern, over its variables
     std::vector<DrawnRegression> products;  // of each row of them
     std::vector<DrawnNormal> clusters;      // by level, from level 2 on
   };
   static PreparedGroup prepare(NestedDesign design);
   static NestedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+  static Matrix draw_clusters(const PreparedGroup& group, NestedData& out, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;

@@ -21,8 +21,8 @@ from msem.data.crossed import (
 from msem.data.level_slopes import WithSlopes, require_covariates
 from msem.data.rows import ClusteredData
 from msem.data.screening import Finding
+from msem.data.slopes import require_given
 from msem.data.statistics import Design, Rows
-from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
@@ -56,12 +56,7 @@ class CrossedSlopeStatistics(WithSlopes, OfCrossedClusters):  # type: ignore[mis
         DataError
             If a covariate with a slope is an outcome itself: its products with slopes are not known before it is drawn.
         """
-        outcome = next((slope.covariate for slope in self.among if slope.covariate not in fixed[0]), None)
-        if outcome is not None:
-            raise DataError(
-                f"{outcome!r} has a random slope and is an outcome itself: samples given the covariates cannot be "
-                "drawn from this model; use msem.simulate"
-            )
+        require_given(self.among, fixed, "use msem.simulate")
         return Design.of_levels(self.draws, self.data, levels, self.variables, fixed)
 
     def new_clusters(self, rows: Rows) -> CrossedClusters:

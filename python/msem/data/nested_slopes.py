@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from msem.data.level_slopes import WithSlopes, require_covariates
 from msem.data.nested import NestedClusters, NestedStatistics, OfNestedClusters, nested_statistics
 from msem.data.nesting import NestedSource
 from msem.data.screening import Finding
-from msem.data.slopes import refuse
-from msem.data.statistics import Rows
+from msem.data.slopes import require_given
+from msem.data.statistics import Design, Rows
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
@@ -47,9 +46,16 @@ class NestedSlopeStatistics(WithSlopes, OfNestedClusters):  # type: ignore[misc]
 
     def design(
         self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
-    ) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples drawn from a fit of more than two levels")
+    ) -> Design:
+        """A group as the core draws samples of it; see `Statistics.design`.
+
+        Raises
+        ------
+        DataError
+            If a covariate with a slope is an outcome itself: its products with slopes are not known before it is drawn.
+        """
+        require_given(self.among, fixed, 'use kind="ordinary", or msem.simulate')
+        return Design.of_levels(self.draws, self.data, levels, self.variables, fixed)
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""

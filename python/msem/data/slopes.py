@@ -335,12 +335,7 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         DataError
             If a covariate with a slope is an outcome itself: it would have to be drawn before it is reduced.
         """
-        outcome = next((name for name in self.covariates if name not in fixed[0]), None)
-        if outcome is not None:
-            raise DataError(
-                f"{outcome!r} has a random slope and is an outcome itself: samples given the covariates cannot be "
-                'drawn from this model; use kind="ordinary", or msem.simulate'
-            )
+        require_given(self.slopes, fixed, 'use kind="ordinary", or msem.simulate')
         return Design.of_levels(_core.SlopeParametricDraws, self.reduced, levels, self.variables, fixed)
 
 
@@ -557,6 +552,21 @@ def plain_statistics(
         return sample_statistics(data, variables)
     _require_complete_clusters(data, variables.cluster)
     return incomplete_statistics(data, variables)
+
+
+def require_given(slopes: Sequence[Slope], fixed: Sequence[Sequence[str]], remedy: str) -> None:
+    """Refuse samples given the covariates of a model that has one of those with slopes as an outcome.
+
+    Raises
+    ------
+    DataError
+    """
+    for slope in slopes:
+        if slope.covariate not in fixed[slope.level - 1]:
+            raise DataError(
+                f"{slope.covariate!r} has a random slope and is an outcome itself: samples given the covariates cannot "
+                f"be drawn from this model; {remedy}"
+            )
 
 
 def require_near(name: str, mean: float, spread: float) -> None:
