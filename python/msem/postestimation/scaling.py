@@ -150,8 +150,8 @@ def _group_trace(table: ParameterTable, group: Group, number: int, expected: boo
 def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
     """tr(A^-1 B) of the saturated model from whole matrices.
 
-    For data with holes, samples of primary sampling units, or where the moments of a covariate at both levels are fixed,
-    so that there are no simple coordinates.
+    For data with holes, primary sampling units, or where the moments of a covariate at both levels are fixed, so that
+    there are no simple coordinates.
     """
     space = MomentSpace.of(table, sample)
     a = space.information(space.theta, expected=information == "expected")
