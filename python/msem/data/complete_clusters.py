@@ -71,7 +71,9 @@ class ClusterArrays(CountedClusters):
         expected: bool,
     ) -> float | None:
         """Trace of the saturated model; see `Clusters.saturated_trace`."""
-        if self.sampled is not None and self.sampled.design is not None:  # of which a unit may be several clusters
+        if (
+            self.sampled is not None and self.sampled.design is not None
+        ):  # of which a unit may be several clusters
             return None
         own = None if self.sampled is None else self.sampled.weights
         moments = [(one.mean, one.cov) for one in levels if one.names]
