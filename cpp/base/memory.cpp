@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/dense.hpp"
+#include "base/large_pages.hpp"
 
 namespace msem {
 
@@ -71,7 +72,10 @@ double* allocate(std::size_t count) {
       return reinterpret_cast<double*>(place);
     }
   }
-  return static_cast<double*>(Eigen::internal::aligned_malloc(size * kUnit * sizeof(double)));
+  const std::size_t bytes = size * kUnit * sizeof(double);
+  double* place = static_cast<double*>(Eigen::internal::aligned_malloc(bytes));
+  if (bytes >= 2 * kLargePage) wish_large_pages(place, bytes);
+  return place;
 }
 
 void release(double* place, std::size_t count) noexcept {

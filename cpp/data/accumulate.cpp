@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 #include "base/threads.hpp"
@@ -67,6 +68,22 @@ void take_equal(double* values, const double* other, const VectorXd& one_origin,
     const double size = std::abs(one_origin[k]) + std::abs(other_origin[k]) + std::abs(other[k]);
     if (std::abs(values[k] - other[k]) <= kRounding * size) values[k] = other[k];
   }
+}
+
+// Some of the numbers of clusters that are `stride` apart, as a matrix of a column for each.
+MatrixXd by_columns(const RunningClusters::Doubles& from, ptrdiff_t stride,
+                    const std::vector<std::int64_t>& codes, const std::vector<ptrdiff_t>& elements) {
+  constexpr ptrdiff_t kBlock = 64;  // clusters, so that both sides of the transposition stay in cache
+  MatrixXd out(codes.size(), elements.size());
+  wish_large_pages(out.data(), out.size() * sizeof(double));
+  for (ptrdiff_t start = 0; start < out.rows(); start += kBlock) {
+    const ptrdiff_t end = std::min(start + kBlock, out.rows());
+    for (std::size_t k = 0; k < elements.size(); ++k) {
+      double* to = out.data() + k * out.rows();
+      for (ptrdiff_t j = start; j < end; ++j) to[j] = from[codes[j] * stride + elements[k]];
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -224,18 +241,24 @@ RowMatrix Accumulator::tally() const {
   return tally;
 }
 
-MatrixXd Accumulator::within() const {
-  constexpr ptrdiff_t kBlock = 64;  // clusters, so that both sides of the transposition stay in cache
-  const std::vector<std::int64_t> in_use = codes();
-  const ptrdiff_t elements = parts_[0].elements();
-  MatrixXd within(in_use.size(), elements);
-  for (ptrdiff_t start = 0; start < within.rows(); start += kBlock) {
-    const ptrdiff_t end = std::min(start + kBlock, within.rows());
-    for (ptrdiff_t e = 0; e < elements; ++e) {
-      for (ptrdiff_t j = start; j < end; ++j) within(j, e) = parts_[0].within[in_use[j] * elements + e];
+MatrixXd Accumulator::within() const { return within_of(size()); }
+
+MatrixXd Accumulator::within_of(ptrdiff_t p) const {
+  std::vector<ptrdiff_t> elements;
+  for (ptrdiff_t b = 0, e = 0; b < size(); ++b) {
+    for (ptrdiff_t a = b; a < size(); ++a, ++e) {
+      if (a < p) elements.push_back(e);
     }
   }
-  return within;
+  return by_columns(parts_[0].within, parts_[0].elements(), codes(), elements);
+}
+
+MatrixXd Accumulator::whole_means() const {
+  std::vector<ptrdiff_t> every(size());
+  std::iota(every.begin(), every.end(), ptrdiff_t{0});
+  MatrixXd means = by_columns(parts_[0].mean, parts_[0].width, codes(), every);
+  means.rowwise() += origin_.transpose();
+  return means;
 }
 
 }  // namespace msem

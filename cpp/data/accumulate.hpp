@@ -47,6 +47,9 @@ class Accumulator {
   Eigen::VectorXd sizes() const;
   RowMatrix means() const;         // J x p, less the origin
   Eigen::MatrixXd within() const;  // J x p(p+1)/2, the lower triangle by columns
+  // The same of the first p variables, and means with the origin, by columns.
+  Eigen::MatrixXd within_of(std::ptrdiff_t p) const;
+  Eigen::MatrixXd whole_means() const;
   RowMatrix tally() const;         // J x 2, rows and sums of squared weights
   std::ptrdiff_t size() const { return parts_[0].p; }
   bool keeps() const { return parts_[0].keep; }

@@ -80,18 +80,8 @@ TwoLevelStatistics two_level_statistics(const ClusteredRows& rows) {
 }
 
 ClusterArrays cluster_arrays(const ClusteredRows& rows) {
-  const ptrdiff_t p = rows.unit.size(), q = rows.cluster.size(), m = p + q;
   const Accumulator sums = accumulated(coded(rows), rows.nclusters, true);
-  ClusterArrays out{sums.sizes(), sums.means().rowwise() + sums.origin().transpose(), sums.within()};
-  if (q == 0) return out;
-  std::vector<ptrdiff_t> of_units;
-  for (ptrdiff_t a = 0, e = 0; a < m; ++a) {
-    for (ptrdiff_t b = a; b < m; ++b, ++e) {
-      if (b < p) of_units.push_back(e);
-    }
-  }
-  out.within = MatrixXd(out.within(Eigen::all, of_units));
-  return out;
+  return {sums.sizes(), sums.whole_means(), sums.within_of(rows.unit.size())};
 }
 
 SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t nrows,
