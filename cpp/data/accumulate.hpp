@@ -50,7 +50,7 @@ class Accumulator {
   // The same of the first p variables, and means with the origin, by columns.
   Eigen::MatrixXd within_of(std::ptrdiff_t p) const;
   Eigen::MatrixXd whole_means() const;
-  RowMatrix tally() const;         // J x 2, rows and sums of squared weights
+  RowMatrix tally() const;  // J x 2, rows and sums of squared weights
   std::ptrdiff_t size() const { return parts_[0].p; }
   bool keeps() const { return parts_[0].keep; }
   bool tallies() const { return parts_[0].tally; }
