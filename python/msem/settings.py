@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from msem import _core
 from msem.errors import ArgumentError, MsemError, UnsupportedError
-from msem.model.rotation import Rotation, rotation_arguments, rotation_of
+from msem.model.rotation import GEOMIN, Rotation, rotation_arguments, rotation_of
 from msem.names import unknown_option, why_not
 
 Weighting = Literal["ULS", "DWLS", "WLS", "GLS"]
@@ -416,6 +416,8 @@ class Settings:
     @property
     def rotated(self) -> Rotation:
         """How exploratory blocks are rotated."""
+        if self.rotation is None and not self.rotation_args:
+            return GEOMIN
         return rotation_of(self.rotation or "geomin", self.rotation_args or ())
 
     @property

@@ -217,7 +217,7 @@ def read_statistics(
     if settings.replicate_weights:
         _require_replicates_alone(settings, table)
         scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))
-    scaled = scaled_weights(parts, table.variables, settings.weights_scale)
+    scaled = parts if survey is None else scaled_weights(parts, table.variables, settings.weights_scale)
     parts = with_replication(parts, scaled, scale) if settings.replicate_weights else scaled
     if settings.method == "MLR":
         parts = tuple(replace(part, by_cluster=True) for part in parts)

@@ -100,7 +100,7 @@ class Objective:
     @cached_property
     def constraints(self) -> Constraints | None:
         """Equality and inequality constraints on theta; None without."""
-        return compile_constraints(self.table)
+        return compile_constraints(self.table) if self.table.constraints or self.table.defined else None
 
     @cached_property
     def plan(self) -> _core.Plan:
@@ -280,7 +280,7 @@ def build_objective(
             (own, [place for place, block in enumerate(blocks) if block.group == group])
             for group, own in enumerate(losses or [s.likelihood() for s in groups], 1)
         ],
-        penalty_terms(table, blocks),
+        penalty_terms(table, blocks) if table.penalty else [],
     )
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
     return Objective(table, groups, blocks, covariates, core, losses)

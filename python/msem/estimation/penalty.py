@@ -31,12 +31,10 @@ def penalized(table: ParameterTable, sample: Sample) -> ParameterTable:
 
 
 def penalty_terms(table: ParameterTable, blocks: Sequence[BlockMap]) -> list[_core.VariancePenalty]:
-    """The compiled penalties of each group and each level above the first; none for a model without.
+    """The compiled penalties of each group and each level above the first, of a model with one.
 
     Variances that are fixed at 0, and covariates, have no part in it.
     """
-    if not table.penalty:
-        return []
     return [
         _of_block(table, block, table.penalty[block.group - 1]) for block in blocks if block.level >= BETWEEN
     ]

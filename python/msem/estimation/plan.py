@@ -56,7 +56,7 @@ def make_plan(
         groups,
         None if constraints is None else constraints.core,
         defined_functions(table).core if table.defined else None,
-        penalty_terms(table, blocks),
+        penalty_terms(table, blocks) if table.penalty else [],
     )
 
 

@@ -270,7 +270,7 @@ class ParameterTable:
     @cached_property
     def exploratory(self) -> tuple[ExploratoryBlock, ...]:
         """Blocks of factors whose loadings are rotated."""
-        return exploratory_blocks(self.rows)
+        return exploratory_blocks(self.rows) if any(row.efa for row in self.rows) else ()
 
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
@@ -459,6 +459,7 @@ def parameter_table(
             "group_equal and group_partial need groups; name the column that holds them with group="
         )
     drafts = group_drafts(syntax, groups)
+    exploratory = any(said.kind == "efa" for statement in syntax.statements for said in statement.modifiers)
     nlevels = len(drafts[0])
     means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
     ordered = _scaled(ordered or Ordered(), kinds, nlevels)
@@ -472,14 +473,15 @@ def parameter_table(
             fixed = {name for name in fixed if counts[name] < 2}
         rotate = bool(rotation and rotation.orthogonal)
         for number, block in enumerate(blocks, 1):
-            set_exploratory(block)
+            if exploratory:
+                set_exploratory(block)
             own = {*block.observed, *block.slopes}
             above = {name for upper in blocks[number:] for name in (*upper.observed, *upper.slopes)} & own
             below = {name for lower in blocks[: number - 1] for name in lower.observed} & set(block.observed)
             add_defaults(
                 block, Defaults(fun, std_lv, orthogonal, means, above, fixed, ordered, rotate, nlevels, below)
             )
-    for blocks in drafts:
+    for blocks in drafts if exploratory else ():
         check_exploratory(blocks)
     equal = equate_groups(
         drafts, kinds, group_partial, std_lv=std_lv, delta=ordered.parameterization == "delta"
@@ -487,7 +489,6 @@ def parameter_table(
     rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
     bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
     numbered = _number(rows, share(rows, syntax, equal, bounds))
-    labels = tuple(groups or ())
     table = ParameterTable(
         numbered,
         nlevels,
@@ -495,7 +496,7 @@ def parameter_table(
         means,
         fixed_x,
         syntax,
-        labels,
+        tuple(groups or ()),
         constraints,
         defined,
         rotation=rotation or GEOMIN,
@@ -503,7 +504,8 @@ def parameter_table(
         clusters=tuple(clusters),
         crossed=crossed,
     )
-    check_unshared(numbered, constraints, defined, syntax)
+    if exploratory:
+        check_unshared(numbered, constraints, defined, syntax)
     _check_labels(table, syntax)
     return table
 

@@ -105,7 +105,7 @@ def compiled_definitions(fit: Solution) -> Functions:
 @cached
 def definition_rows(fit: Solution) -> tuple[Parameter, ...]:
     """Rows that tables have for defined parameters."""
-    return defined_rows(fit.table)
+    return defined_rows(fit.table) if fit.table.defined else ()
 
 
 @cached
