@@ -362,13 +362,12 @@ class Settings:
         UnsupportedError
             If full information is asked for without means.
         """
-        known = {own.name: own for own in fields(Settings)}
-        unknown = [name for name in given if name not in known]
+        unknown = [name for name in given if name not in OPTIONS]
         if unknown:
-            raise ArgumentError(unknown_option(function, unknown[0], known))
+            raise ArgumentError(unknown_option(function, unknown[0], OPTIONS))
         values: dict[str, Any] = {}
         for name, value in given.items():
-            own = known[name]
+            own = OPTIONS[name]
             default = value is None and own.default is None
             values[name] = value if default or not own.metadata else own.metadata["read"](name, value)
         if values.get("se") in get_args(Information):
@@ -688,7 +687,7 @@ class Settings:
                 'information="first_order" is the meat of the sandwich and cannot be its bread: use "observed" or '
                 '"expected"'
             )
-        values = {own.name: getattr(self, own.name) for own in fields(Settings)}
+        values = {name: getattr(self, name) for name in OPTIONS}
         resampled = se == "bootstrap"
         values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
         values["cluster"] = self.cluster_of(multilevel=nlevels > 1) or ""
@@ -712,6 +711,9 @@ class Settings:
             "se_open": se == "robust" and multilevel and self._open_errors,
         }
         return ResolvedSettings(**values)
+
+
+OPTIONS = {own.name: own for own in fields(Settings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any
@@ -184,8 +184,9 @@ def read_statistics(
     if data is None:
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
-    _require_latent_names(table, data)
-    _warn_of_products(table, data)
+    columns = frozenset(column_names(data))
+    _require_latent_names(table, columns)
+    _warn_of_products(table, columns)
     require_cluster_columns(table, settings)
     variables = table.variables.names
     holes = allowed_holes(table, pairwise=settings.missing == "pairwise") if settings.incomplete else None
@@ -601,9 +602,8 @@ def require_rows_of_data(data: Any) -> None:
             )
 
 
-def _require_latent_names(table: ParameterTable, data: Any) -> None:
+def _require_latent_names(table: ParameterTable, columns: Collection[str]) -> None:
     """Refuse latent variables with the name of a column: one of the two is meant, and which is not known."""
-    columns = set(column_names(data))
     for row in table.rows:
         name, what = (row.slope, "random slope") if row.slope else (row.lhs, "latent variable")
         if (row.slope or row.op == "=~") and name in columns:
@@ -616,9 +616,8 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
             raise ModelError(message)
 
 
-def _warn_of_products(table: ParameterTable, data: Any) -> None:
+def _warn_of_products(table: ParameterTable, columns: Collection[str]) -> None:
     """Point out a label that is used nowhere else and is a column of the data: it may be meant as a factor."""
-    columns = set(column_names(data))
     expressions = [one.text for one in table.syntax.constraints] if table.syntax is not None else []
     paths: dict[str, set[tuple[int, str, str]]] = {}
     for row in table.rows:

@@ -140,6 +140,8 @@ class Estimate:
     @property
     def nfree(self) -> int:
         """Parameters less independent equality constraints: what counts in degrees of freedom."""
+        if self.objective.constraints is None and not self.table.exploratory:
+            return self.table.npar
         return int(self.equality_tangent.shape[1])
 
     @cached_property
