@@ -12,8 +12,8 @@ namespace msem {
 
 namespace {
 
-constexpr Index kBlock = FourthMoments::kRows;
-constexpr Index kPiece = 8192;  // clusters a thread takes at a time
+constexpr Index kProductRows = FourthMoments::kRows;
+constexpr Index kProductPiece = 8192;  // clusters a thread takes at a time
 
 // Products within of the given clusters, in units of the scale.
 void put_within(ConstMatrixRef within, const Index* chosen, Index count, const Vector& inverse,
@@ -65,16 +65,16 @@ ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, Con
   };
   std::vector<Piece> pieces;
   for (Index s = 0; s < distinct; ++s) {
-    for (Index first = order.first[s]; first < order.first[s + 1]; first += kPiece)
-      pieces.push_back({first, std::min(first + kPiece, order.first[s + 1]), s, {}});
+    for (Index first = order.first[s]; first < order.first[s + 1]; first += kProductPiece)
+      pieces.push_back({first, std::min(first + kProductPiece, order.first[s + 1]), s, {}});
   }
   const Vector inverse = scale.cwiseInverse();
   in_threads(static_cast<Index>(pieces.size()), 0, [&](Index i) {
     Piece& piece = pieces[i];
     FourthMoments moments(m, p2);
-    Vector w(weights.size() ? kBlock : 0);
-    for (Index first = piece.first; first < piece.last; first += kBlock) {
-      const Index count = std::min(kBlock, piece.last - first);
+    Vector w(weights.size() ? kProductRows : 0);
+    for (Index first = piece.first; first < piece.last; first += kProductRows) {
+      const Index count = std::min(kProductRows, piece.last - first);
       const Index* chosen = order.member.data() + first;
       for (Index a = 0; a < m; ++a) {
         const double* x = means.col(a).data();
@@ -98,16 +98,16 @@ ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, Con
 
 Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vector& origin,
                     const Vector& scale, const double* weights, bool even) {
-  const Index m = static_cast<Index>(columns.size()), pieces = (nrows + kPiece - 1) / kPiece;
+  const Index m = static_cast<Index>(columns.size()), pieces = (nrows + kProductPiece - 1) / kProductPiece;
   if (origin.size() != m || scale.size() != m)
     throw std::invalid_argument("origin and scale are of every variable");
   const Vector inverse = scale.cwiseInverse();
   std::vector<Matrix> sums(pieces);
   in_threads(pieces, 0, [&](Index i) {
     FourthMoments moments(m, 0, even);
-    const Index last = std::min(nrows, (i + 1) * kPiece);
-    for (Index first = i * kPiece; first < last; first += kBlock) {
-      const Index count = std::min(kBlock, last - first);
+    const Index last = std::min(nrows, (i + 1) * kProductPiece);
+    for (Index first = i * kProductPiece; first < last; first += kProductRows) {
+      const Index count = std::min(kProductRows, last - first);
       for (Index a = 0; a < m; ++a) {
         const Column x{columns[a].data + first * columns[a].stride, columns[a].stride};
         double* v = moments.variable(a);
@@ -129,7 +129,7 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
 
 namespace {
 
-// Statistics of up to kBlock clusters of one size, put among the numbers of `FourthMoments`.
+// Statistics of up to kProductRows clusters of one size, put among the numbers of `FourthMoments`.
 class BlockOfClusters {
  public:
   BlockOfClusters(const ClusteredRows& rows, const Vector& origin, const Vector& inverse)
@@ -137,13 +137,13 @@ class BlockOfClusters {
         origin_(origin),
         inverse_(inverse),
         p_(static_cast<Index>(rows.unit.size())),
-        values_(Matrix::Zero(kBlock, kTogether * p_)) {}
+        values_(Matrix::Zero(kProductRows, kTogether * p_)) {}
 
   void read(const std::ptrdiff_t* start, Index count, Index size, FourthMoments& moments) {
     std::vector<double*> mean;
     for (Index a = 0; a < p_; ++a) {
       mean.push_back(moments.variable(a));
-      std::fill_n(mean[a], kBlock, 0.0);
+      std::fill_n(mean[a], kProductRows, 0.0);
     }
     for (Index first = 0; first < size; first += kTogether) {
       const Index number = std::min(kTogether, size - first);
@@ -155,7 +155,7 @@ class BlockOfClusters {
     const double share = 1 / static_cast<double>(size);
     for (double* one : mean) Eigen::Map<Values>(one) *= share;
     const Index pairs = p_ * (p_ + 1) / 2;
-    for (Index k = 0; k < pairs; ++k) std::fill_n(moments.other(k), kBlock, 0.0);
+    for (Index k = 0; k < pairs; ++k) std::fill_n(moments.other(k), kProductRows, 0.0);
     for (Index first = 0; first < size && size > 1; first += kTogether) {
       const Index number = std::min(kTogether, size - first);
       if (size > kTogether) gather(start, count, first, number);
@@ -176,17 +176,18 @@ class BlockOfClusters {
   }
 
  private:
-  using Values = Eigen::Array<double, kBlock, 1>;
+  using Values = Eigen::Array<double, kProductRows, 1>;
   static constexpr Index kTogether = 8;  // rows of each cluster
 
   double* value(Index a, Index i) { return values_.col(a * kTogether + i).data(); }
   static void add(const double* x, double* sum) { Eigen::Map<Values>(sum) += Eigen::Map<const Values>(x); }
   // The sum over rows stays in a register.
   static void add_products(const double* x, const double* y, Index number, double* out) {
-    for (Index j = 0; j < kBlock; j += kLanes) {
+    for (Index j = 0; j < kProductRows; j += kLanes) {
       Lanes sum = Eigen::Map<const Lanes>(out + j);
       for (Index i = 0; i < number; ++i)
-        sum += Eigen::Map<const Lanes>(x + i * kBlock + j) * Eigen::Map<const Lanes>(y + i * kBlock + j);
+        sum += Eigen::Map<const Lanes>(x + i * kProductRows + j) *
+               Eigen::Map<const Lanes>(y + i * kProductRows + j);
       Eigen::Map<Lanes>(out + j) = sum;
     }
   }
@@ -241,15 +242,15 @@ ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin
   const std::vector<std::ptrdiff_t> starts = starts_of(rows);
   ClusterProducts out;
   if (starts.empty()) return out;
-  const Index total = rows.nclusters, pieces = (total + kPiece - 1) / kPiece;
+  const Index total = rows.nclusters, pieces = (total + kProductPiece - 1) / kProductPiece;
   const std::vector<std::ptrdiff_t> distinct = distinct_sizes(starts);
   const Index p2 = p * (p + 1) / 2, dim = (m + 1) * (m + 2) / 2 + p2;
   const Vector inverse = scale.cwiseInverse();
   std::vector<std::vector<Matrix>> sums(pieces);
   in_threads(pieces, 0, [&](Index piece) {
-    const Index last = std::min(total, (piece + 1) * kPiece);
+    const Index last = std::min(total, (piece + 1) * kProductPiece);
     std::vector<std::vector<std::ptrdiff_t>> members(distinct.size());
-    for (Index j = piece * kPiece; j < last; ++j)
+    for (Index j = piece * kProductPiece; j < last; ++j)
       members[std::lower_bound(distinct.begin(), distinct.end(), starts[j + 1] - starts[j]) -
               distinct.begin()]
           .push_back(starts[j]);
@@ -257,8 +258,8 @@ ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin
     for (std::size_t s = 0; s < distinct.size(); ++s) {
       FourthMoments moments(m, p2);
       const Index here = static_cast<Index>(members[s].size());
-      for (Index first = 0; first < here; first += kBlock) {
-        const Index count = std::min(kBlock, here - first);
+      for (Index first = 0; first < here; first += kProductRows) {
+        const Index count = std::min(kProductRows, here - first);
         block.read(members[s].data() + first, count, distinct[s], moments);
         moments.add(count, nullptr);
       }
