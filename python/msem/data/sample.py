@@ -317,12 +317,17 @@ class Sample:
     @property
     def design(self) -> Design | Replication | None:
         """PSUs and strata, or replicate weights; None where the clusters, or rows without clusters, are independent."""
-        return shared_design([group.sampled for group in self.groups])
+        return None if self.simple else shared_design([group.sampled for group in self.groups])
 
     @property
     def simple(self) -> bool:
         """Whether there are neither weights nor PSUs nor strata."""
         return all(group.sampled is None for group in self.groups)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return all(s.complete for s in self.statistics)
 
     @cached_property
     def llf(self) -> float:

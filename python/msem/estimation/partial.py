@@ -48,7 +48,7 @@ def estimate_partially(
     """
     if loss is not None:
         return estimate(table, sample, loss=loss)
-    by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
+    by_products = table.nlevels == 2 and not table.constraints and sample.complete
     near = list(_near(table, sample, level, values))
     best: Estimate | None = None
     for first in (near, None):

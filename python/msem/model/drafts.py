@@ -430,7 +430,8 @@ def _add_variances(block: BlockDraft, options: Defaults) -> None:
 
 def _add_covariances(block: BlockDraft, options: Defaults) -> None:
     """Let exogenous factors covary, and the residuals of variables that predict nothing."""
-    for one in exploratory_blocks(block.rows.values()):
+    rotated = any(row.efa for row in block.rows.values())
+    for one in exploratory_blocks(block.rows.values()) if rotated else ():
         for lhs, rhs in combinations(one.factors, 2):
             _add(block, lhs, "~~", rhs, 0.0 if options.rotated_orthogonal else math.nan)
             if options.rotated_orthogonal:

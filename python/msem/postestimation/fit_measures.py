@@ -100,7 +100,7 @@ def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMea
 
 def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
     moments = group_moments(fit, sample)
-    complete = all(s.complete for s in sample.statistics) and not fit.table.auxiliary
+    complete = sample.complete and not fit.table.auxiliary
     return replace(
         common,
         nvar=float(len(sample.statistics[0].cluster)),
@@ -294,10 +294,9 @@ def measures(fit: Solution) -> dict[str, float]:
         return least_squares_measures(fit, fit.discrepancy)
     if fit.has_slopes or fit.integrates:
         return slope_measures(fit)
-    inputs = replace(
-        measure_inputs(fit.estimate, fit.sample, fit.baseline),
-        complete=noncentralities(fit, fit.estimate, fit.baseline),
-    )
+    inputs = measure_inputs(fit.estimate, fit.sample, fit.baseline)
+    if not fit.sample.complete:
+        inputs = replace(inputs, complete=noncentralities(fit, fit.estimate, fit.baseline))
     test = fit.options.scaled_test
     if test is None:
         plain = indices(inputs)

@@ -113,7 +113,9 @@ def level_measures(
         in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
         not converged.
     """
-    inputs = replace(_inputs(found, sample), complete=complete)
+    inputs = _inputs(found, sample)
+    if complete is not None:
+        inputs = replace(inputs, complete=complete)
     if scaling is None:
         measures = indices(inputs)
     else:
@@ -332,7 +334,7 @@ def specific_measures(fit: Solution, level: int) -> dict[str, float]:
     found = specific_fit(fit, level)
     if fit.discrepancy is not None:
         return least_squares_of_level(found, fit.sample, fit.discrepancy, fit.options.adjusted_test)
-    complete = noncentralities(fit, found.model, found.baseline)
+    complete = None if fit.sample.complete else noncentralities(fit, found.model, found.baseline)
     return level_measures(found, fit.sample, level_scaling(fit), complete)
 
 

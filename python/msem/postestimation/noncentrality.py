@@ -165,13 +165,11 @@ def _cholesky(information: Floats) -> Floats:
 
 def noncentralities(
     fit: Solution, model: Estimate, baseline: Estimate
-) -> tuple[Noncentrality, Noncentrality] | None:
-    """Noncentralities of a model of the variables of a fit and of its baseline; None where no value is missing.
+) -> tuple[Noncentrality, Noncentrality]:
+    """Noncentralities of a model of the variables of a fit and of its baseline where values are missing.
 
-    Then they follow from the likelihood ratio.
+    Without missing values they follow from the likelihood ratio.
     """
-    if all(s.complete for s in fit.sample.statistics):
-        return None
     complete = complete_data(fit)
     if complete is None:
         return UNKNOWN, UNKNOWN
