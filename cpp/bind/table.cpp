@@ -25,13 +25,14 @@ enum Field {
 };
 
 Operator operator_of(PyObject* text) {
-  const std::string op = py::cast<std::string>(py::handle(text));
-  if (op == "=~") return Operator::kMeasures;
-  if (op == "~") return Operator::kRegression;
-  if (op == "~~") return Operator::kCovariance;
-  if (op == "~1") return Operator::kIntercept;
-  if (op == "|") return Operator::kThreshold;
-  if (op == "~*~") return Operator::kScale;
+  if (!PyUnicode_Check(text)) throw std::invalid_argument("an operator is a text");
+  const auto is = [text](const char* op) { return PyUnicode_CompareWithASCIIString(text, op) == 0; };
+  if (is("~~")) return Operator::kCovariance;
+  if (is("=~")) return Operator::kMeasures;
+  if (is("~1")) return Operator::kIntercept;
+  if (is("~")) return Operator::kRegression;
+  if (is("|")) return Operator::kThreshold;
+  if (is("~*~")) return Operator::kScale;
   throw std::invalid_argument("a row has an operator of the language");
 }
 
@@ -52,7 +53,11 @@ class Numbers {
  public:
   explicit Numbers(const py::tuple& names) : Numbers(names, static_cast<int>(names.size())) {}
   Numbers(const py::tuple& names, int count) {
-    for (int k = 0; k < count; ++k) at_[names[k]] = py::int_(k);
+    for (int k = 0; k < count; ++k) {
+      const py::int_ number(k);
+      if (PyDict_SetItem(at_.ptr(), PyTuple_GET_ITEM(names.ptr(), k), number.ptr()))
+        throw py::error_already_set();
+    }
   }
   int operator[](PyObject* name) const {
     PyObject* found = PyDict_GetItemWithError(at_.ptr(), name);

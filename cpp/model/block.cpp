@@ -45,6 +45,8 @@ double pair_curvature(const Entry& a, const Entry& b, const BlockPoint& at, cons
 
 Block::Block(int nobserved, int nvariables, std::vector<Entry> entries)
     : nobserved_(nobserved), nvariables_(nvariables), entries_(std::move(entries)) {
+  free_.reserve(entries_.size());
+  parameters_.reserve(entries_.size());
   if (nobserved < 0 || nobserved > nvariables) throw std::invalid_argument("a block observes its variables");
   for (const Entry& e : entries_) {
     const bool inside = e.row >= 0 && e.row < nvariables && e.col >= 0 && e.col < nvariables;
@@ -56,6 +58,7 @@ Block::Block(int nobserved, int nvariables, std::vector<Entry> entries)
   }
   std::sort(parameters_.begin(), parameters_.end());
   parameters_.erase(std::unique(parameters_.begin(), parameters_.end()), parameters_.end());
+  local_.reserve(free_.size());
   for (const Entry& e : free_) {
     const auto found = std::lower_bound(parameters_.begin(), parameters_.end(), e.parameter);
     local_.push_back(static_cast<int>(found - parameters_.begin()));
