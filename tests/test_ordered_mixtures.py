@@ -529,26 +529,42 @@ def test_six_ordered_variables_against_lavaan() -> None:
     assert found.df == expected["fit_measures"]["df"]
 
 
-def test_a_great_variance_between_clusters_has_nodes_enough():
+@pytest.mark.parametrize("estimator", ["WLSMV", "ML"])
+@pytest.mark.parametrize(("spread", "cuts"), [(2.9, [0.2]), (6.5, [0.2]), (10.0, [-4.0, 5.0])])
+def test_a_great_variance_between_clusters_has_nodes_enough(
+    spread: float, cuts: list[float], estimator: str
+) -> None:
+    """Clusters whose units are all in one category have effects that are anything but normal."""
     rng = np.random.default_rng(5)
     cluster = np.repeat(np.arange(80), rng.integers(4, 12, 80))
-    y = 2.9 * rng.normal(size=80)[cluster] + rng.normal(size=len(cluster))
-    data = pd.DataFrame({"u": (y > 0.2).astype(int), "cluster": cluster})
-    fit = msem.sem("level: 1\nu ~~ 1*u\nlevel: 2\nu ~~ u", data, ordered=["u"], cluster="cluster")
-    assert fit.params["u~~u.l2"] > 5
-    grid = np.linspace(-9, 9, 1801)
+    y = spread * rng.normal(size=80)[cluster] + rng.normal(size=len(cluster))
+    data = pd.DataFrame({"u": np.digitize(y, cuts), "cluster": cluster})
+    fit = msem.sem(
+        "level: 1\nu ~~ 1*u\nlevel: 2\nu ~~ u", data, ordered=["u"], cluster="cluster", estimator=estimator
+    )
+    assert fit.status == "ok"
+    assert fit.params["u~~u.l2"] > 0.6 * spread**2
+    places = np.linspace(-9, 9, 4001)
+    counts = np.zeros((80, len(cuts) + 1))
+    np.add.at(counts, (cluster, data["u"]), 1)
 
-    def loglik(cut, variance):
+    def loglik(*theta: float) -> float:
         """By a dense rule over the effects."""
-        z = cut - grid * np.sqrt(variance)
-        one = np.where(data["u"].to_numpy()[:, None] == 1, stats.norm.logsf(z), stats.norm.logcdf(z))
-        logs = np.zeros((80, len(grid)))
-        np.add.at(logs, cluster, one)
-        return np.log((np.exp(logs) * stats.norm.pdf(grid)).sum(axis=1) * (grid[1] - grid[0])).sum()
+        ends = np.array([-np.inf, *theta[:-1], np.inf])[:, None] - places * np.sqrt(theta[-1])
+        low, high = ends[:-1], ends[1:]
+        upper = low + high > 0
+        p = np.where(
+            upper, stats.norm.sf(low) - stats.norm.sf(high), stats.norm.cdf(high) - stats.norm.cdf(low)
+        )
+        logs = counts @ np.log(np.maximum(p, 1e-300))
+        return float(
+            np.log((np.exp(logs) * stats.norm.pdf(places)).sum(axis=1) * (places[1] - places[0])).sum()
+        )
 
-    at, se = fit.params.to_numpy(), fit.bse.to_numpy()
-    order = [list(fit.params.index).index(name) for name in ("u|t1.l2", "u~~u.l2")]
-    at, se = at[order], se[order]
-    for step in np.diag(0.02 * se):
-        slope = (loglik(*(at + step)) - loglik(*(at - step))) / 0.04  # in standard errors
-        assert abs(slope) < 2e-3
+    names = [*(f"u|t{k + 1}.l2" for k in range(len(cuts))), "u~~u.l2"]
+    at, se = fit.params[names].to_numpy(), fit.bse[names].to_numpy()
+    for step in np.diag(0.002 * se):
+        slope = (loglik(*(at + step)) - loglik(*(at - step))) / 0.004  # in standard errors
+        assert abs(slope) < 1e-4
+    if estimator == "ML":
+        assert fit.llf == pytest.approx(loglik(*at), abs=1e-6)

@@ -185,6 +185,7 @@ class Scorer {
             return Stop::kConverged;
           }
           moved = accept(out, std::move(next), decrement);
+          exact_ = exact_ || (newton && !moved);
         }
         if (moved) {
           out.iterations.push_back({current_.value, decrement, newton ? 0 : damping, newton});

@@ -3,20 +3,18 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/trapezoid.hpp"
+
 namespace msem {
 
 namespace {
 
 constexpr double kDegenerate = 1e-12;  // variance of an effect that is none
 constexpr double kFound = 1e-9;
-constexpr double kTail = 0.3;   // width of nodes for it, in standard deviations of the effect
+// What lets nodes about the mode be taken for far apart: the variance of the effect beside the residual one,
+// and the log of the standard deviation given the data over that about the mode.
+constexpr double kWide = 2, kOtherWidth = 0.15;
 constexpr double kLongest = 2;  // step towards the mode
-
-bool one_sided(const std::vector<LineCell>& units, int last) {
-  const int first = units.front().category;
-  return (first == 0 || first == last) &&
-         std::all_of(units.begin(), units.end(), [&](const LineCell& one) { return one.category == first; });
-}
 
 }  // namespace
 
@@ -78,51 +76,76 @@ double Line::find_mode(const Vector& cuts, const std::vector<LineCell>& cells, c
   return width;
 }
 
-void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, const LineFactor* own,
-                     double mean, double variance, double sd, double& mode) {
-  const bool one = !(variance > kDegenerate);
-  const Index n = one ? 1 : rule_.size();
-  const std::size_t m = units.size();
-  for (Array* x : {&at_, &logs_, &shares_, &slopes_, &curvatures_}) x->setZero(n);
-  if (one) {
-    at_[0] = mean;
-  } else {
-    double width = find_mode(cuts, units, own, mean, variance, sd, mode);
-    // units that are all in the lowest or the highest category have a long tail, of which the mode says
-    // nothing
-    if (n == kWideNodes && one_sided(units, static_cast<int>(cuts.size())))
-      width = std::max(width, kTail * std::sqrt(variance));
-    const double constant = std::log(width) - 0.5 * std::log(variance);
-    for (Index q = 0; q < n; ++q) {
-      at_[q] = mode + width * rule_.nodes[q];
-      const double d = at_[q] - mean;
-      logs_[q] = rule_.log_weights[q] + constant - 0.5 * d * d / variance;
-    }
-  }
+// Logs of the integrand at n values of the effect, and their derivatives, besides what is in `logs_`.
+void Line::evaluate(const Vector& cuts, const std::vector<LineCell>& units, const LineFactor* own,
+                    double sd) {
+  const Index n = at_.size();
+  slopes_.setZero(n);
+  curvatures_.setZero(n);
   tabulate(cuts, units, at_.data(), n, sd);
-  for (std::size_t i = 0; i < m; ++i) {
+  for (std::size_t i = 0; i < units.size(); ++i) {
     const Index from = static_cast<Index>(i) * n;
     logs_ += units[i].count * log_.segment(from, n);
     slopes_ -= units[i].count * (upper_.segment(from, n) + lower_.segment(from, n));
     curvatures_ += units[i].count * curvature_.segment(from, n);
   }
-  if (own) {
-    factors_.resize(n);
-    for (Index q = 0; q < n; ++q) {
-      const Kernel& k = factors_[q] =
-          category_kernel(*own->cuts, own->category, own->shift + own->slope * at_[q], own->sd);
-      logs_[q] += k.log;
-      slopes_[q] += own->slope * k.shift();
-      curvatures_[q] += own->slope * own->slope * k.curvature;
+  if (!own) return;
+  factors_.resize(n);
+  for (Index q = 0; q < n; ++q) {
+    const Kernel& k = factors_[q] =
+        category_kernel(*own->cuts, own->category, own->shift + own->slope * at_[q], own->sd);
+    logs_[q] += k.log;
+    slopes_[q] += own->slope * k.shift();
+    curvatures_[q] += own->slope * own->slope * k.curvature;
+  }
+}
+
+void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, const LineFactor* own,
+                     double mean, double variance, double sd, double& mode) {
+  const bool one = !(variance > kDegenerate);
+  const auto set_logs = [&](double log_weight) {
+    logs_ = log_weight - 0.5 * (std::log(variance) + (at_ - mean).square() / variance);
+  };
+  double width = 0;
+  if (one) {
+    at_.setConstant(1, mean);
+    logs_.setZero(1);
+  } else {
+    width = find_mode(cuts, units, own, mean, variance, sd, mode);
+    at_ = mode + width * Eigen::Map<const Array>(rule_.nodes.data(), rule_.size());
+    set_logs(std::log(width));
+    logs_ += Eigen::Map<const Array>(rule_.log_weights.data(), rule_.size());
+  }
+  shares_.resize(at_.size());
+  evaluate(cuts, units, own, sd);
+  value = log_sum(logs_.data(), at_.size(), shares_.data());
+  effect = (shares_ * at_).sum();
+  spread = std::sqrt(std::max((shares_ * (at_ - effect).square()).sum(), kDegenerate));
+  const bool apart = variance > kWide * sd * sd || std::abs(std::log(spread / width)) > kOtherWidth;
+  if (!one && (apart || uneven(at_.data(), shares_.data(), at_.size(), effect, spread))) {
+    const auto log_f = [&](const double* places, Index n, double* out) {
+      at_ = Eigen::Map<const Array>(places, n);
+      set_logs(0);
+      evaluate(cuts, units, own, sd);
+      Eigen::Map<Array>(out, n) = logs_;
+    };
+    double log_weight = 0;
+    if (equal_distances(log_f, mode, width, spread_out_, log_weight)) {
+      at_ = spread_out_.array();
+      set_logs(log_weight - 0.5 * kLog2Pi);
+      evaluate(cuts, units, own, sd);
+      shares_.resize(at_.size());
+      value = log_sum(logs_.data(), at_.size(), shares_.data());
+      effect = (shares_ * at_).sum();
+      spread = std::sqrt(std::max((shares_ * (at_ - effect).square()).sum(), kDegenerate));
     }
   }
-  value = log_sum(logs_.data(), n, shares_.data());
-  const double first = (shares_ * at_).sum(), second = (shares_ * at_.square()).sum();
+  const Index n = at_.size();
   d_mean = (shares_ * slopes_).sum();
   // a normal distribution diffuses as its variance grows: half the second derivative of the integrand
   d_variance = 0.5 * (shares_ * (slopes_.square() + curvatures_)).sum();
-  cells.assign(m, {});
-  for (std::size_t i = 0; i < m; ++i) {
+  cells.assign(units.size(), {});
+  for (std::size_t i = 0; i < units.size(); ++i) {
     const Index from = static_cast<Index>(i) * n;
     const auto expectation = [&](const Array& x) {
       return units[i].count * (shares_ * x.segment(from, n)).sum();
@@ -142,8 +165,6 @@ void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, con
     factor_slope += shares_[q] * at_[q] * factors_[q].shift();
   }
   factor.shift = -factor.upper - factor.lower;
-  effect = first;
-  spread = std::sqrt(std::max(second - first * first, 1e-12));
 }
 
 }  // namespace msem

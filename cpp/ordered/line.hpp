@@ -1,17 +1,14 @@
 // The integral of a cluster's categories over one normal effect, by adaptive Gauss-Hermite quadrature
-// (Liu & Pierce, 1994), with its derivatives.
+// (Liu & Pierce, 1994) or, where its distribution given the data is far from normal, by the trapezoid rule,
+// with its derivatives.
 #pragma once
 
-#include "ordered/quadrature.hpp"
+#include "base/hermite.hpp"
 #include "ordered/rectangle.hpp"
 
 namespace msem {
 
-// Nodes for one effect; more where its variance is several times that of the residual.
-constexpr int kLineNodes = 15, kWideNodes = 61;
-constexpr double kWide = 2;  // such a variance
-
-inline int line_nodes(double variance) { return variance > kWide ? kWideNodes : kLineNodes; }
+constexpr int kLineNodes = 15;  // for one effect
 
 // Units of one category with one linear predictor.
 struct LineCell {
@@ -36,7 +33,7 @@ Kernel category_kernel(const Vector& cuts, int category, double mean, double sd)
 
 class Line {
  public:
-  explicit Line(const Rule& rule) : rule_(rule) {}
+  explicit Line(const Hermite& rule) : rule_(rule) {}
 
   // log of the integral over the effect g ~ N(mean, variance) of the probabilities of all cells, with shift
   // + g and residual standard deviation sd. `mode`: where to start looking for the mode; takes it.
@@ -52,15 +49,17 @@ class Line {
  private:
   // Kernels of all cells at n values of the effect, those of a cell beside each other.
   void tabulate(const Vector& cuts, const std::vector<LineCell>& cells, const double* at, Index n, double sd);
+  void evaluate(const Vector& cuts, const std::vector<LineCell>& cells, const LineFactor* factor, double sd);
   double find_mode(const Vector& cuts, const std::vector<LineCell>& cells, const LineFactor* factor,
                    double mean, double variance, double sd, double& mode);
 
   using Array = Eigen::ArrayXd;
 
-  const Rule& rule_;
+  const Hermite& rule_;
   Array low_, high_, p_, log_, upper_, lower_, variance_, curvature_;  // of cells
   std::vector<Kernel> factors_;
   Array at_, logs_, shares_, slopes_, curvatures_;  // of nodes
+  Vector spread_out_;
 };
 
 }  // namespace msem

@@ -19,9 +19,6 @@ class MarginalLikelihood {
     if (v.ordered) collect();
   }
 
-  // From now on with nodes for a great variance of the effect.
-  void widen() { rule_ = Rule(kWideNodes); }
-
   ClusterScores at(const Vector& theta) {
     ClusterScores out(rows_.weights());
     out.rows.setZero(rows_.nclusters(), v_.width);
@@ -129,7 +126,7 @@ class MarginalLikelihood {
 
   const ClusterVariables& rows_;
   ClusterVariable& v_;
-  Rule rule_;
+  Hermite rule_;
   std::vector<double> modes_;             // of the effects, from one evaluation to the next
   std::vector<std::vector<Cell>> cells_;  // of clusters
 };
@@ -232,10 +229,6 @@ Marginal estimate_marginal(const ClusterVariables& rows, ClusterVariable& v, con
   MarginalLikelihood likelihood(rows, v);
   ClusterScores last;
   out.found = ascend(v, likelihood, theta, last);
-  if (v.ordered && v.effect() && theta[v.above] > kWide) {
-    likelihood.widen();
-    out.found = ascend(v, likelihood, theta, last);
-  }
   v.estimates = theta;
   v.shift = rows.shift(v, theta);
   if (rows.weighted_rows()) {

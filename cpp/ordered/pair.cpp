@@ -10,7 +10,8 @@ namespace msem {
 namespace {
 
 constexpr int kNodes[] = {5, 7, 9};    // in each direction for two effects, by `Nodes`
-constexpr int kWider[] = {9, 15, 25};  // the same where effects vary much
+constexpr double kWide = 2;            // variance of effects, beside that of residuals,
+constexpr int kWider[] = {9, 15, 25};  // from which there are more
 constexpr int kFinest = 25;            // at the end, for correlations close to 1
 constexpr double kSurest = 0.8;        // correlation to start with
 constexpr double kLeastRest = 1e-12;   // of a variance of 1
@@ -45,11 +46,6 @@ struct Expected {
   Vector values;
   double share = 0;
 };
-
-// The greatest variance of the effects of ordered variables.
-double widest(const ClusterVariable& i, const ClusterVariable& j) {
-  return std::max(i.ordered ? i.effect_variance() : 0, j.ordered ? j.effect_variance() : 0);
-}
 
 class Pair : public PairLikelihood {
  public:
@@ -133,7 +129,7 @@ class OrderedPair : public Pair {
   }
 
   void refine() override {
-    if (plane_effects_) rules_[static_cast<int>(Nodes::kFinal)] = Rule(kFinest);
+    if (plane_effects_) rules_[static_cast<int>(Nodes::kFinal)] = Hermite(kFinest);
   }
   void accept() override { placed_ = moved_; }
 
@@ -180,10 +176,10 @@ class OrderedPair : public Pair {
   }
 
  private:
-  Rule rule(Nodes nodes) const {
+  Hermite rule(Nodes nodes) const {
     const double variance = std::max(i_.effect_variance(), j_.effect_variance());
-    if (!plane_effects_) return Rule(line_nodes(variance));
-    return Rule((variance > kWide ? kWider : kNodes)[static_cast<int>(nodes)]);
+    if (!plane_effects_) return Hermite(kLineNodes);
+    return Hermite((variance > kWide ? kWider : kNodes)[static_cast<int>(nodes)]);
   }
 
   // Counts of the units of each cluster that have the same covariates, by their two categories.
@@ -216,7 +212,7 @@ class OrderedPair : public Pair {
   }
 
   bool plane_effects_;
-  std::array<Rule, 3> rules_;
+  std::array<Hermite, 3> rules_;
   std::vector<PlaneCell> cells_;
   std::vector<PlaneKind> kinds_;                 // rows of the cells in the place of shifts
   std::vector<std::size_t> first_cell_, first_;  // of each cluster: cells, kinds
@@ -228,7 +224,7 @@ class OrderedPair : public Pair {
 class MixedPair : public Pair {
  public:
   MixedPair(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
-      : Pair(rows, i, j), rule_(line_nodes(widest(i, j))), modes_(rows.nclusters(), kNaN) {}
+      : Pair(rows, i, j), rule_(kLineNodes), modes_(rows.nclusters(), kNaN) {}
 
   ClusterScores at(const Vector& theta, Nodes /*nodes*/, bool all) override {
     const ClusterVariable &a = i_.ordered ? j_ : i_, &c = i_.ordered ? i_ : j_;
@@ -294,7 +290,7 @@ class MixedPair : public Pair {
   }
 
  private:
-  const Rule rule_;
+  const Hermite rule_;
   std::vector<double> modes_;
 };
 
@@ -394,7 +390,7 @@ class ContinuousPair : public Pair {
 class PairAcross : public Pair {
  public:
   PairAcross(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
-      : Pair(rows, i, j), rule_(line_nodes(widest(i, j))), modes_(rows.nclusters(), kNaN) {}
+      : Pair(rows, i, j), rule_(kLineNodes), modes_(rows.nclusters(), kNaN) {}
 
   ClusterScores at(const Vector& theta, Nodes /*nodes*/, bool all) override {
     const ClusterVariable &unit = i_.unit ? i_ : j_, &above = i_.unit ? j_ : i_;
@@ -487,7 +483,7 @@ class PairAcross : public Pair {
   }
 
  private:
-  const Rule rule_;
+  const Hermite rule_;
   std::vector<double> modes_;
 };
 

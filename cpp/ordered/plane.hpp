@@ -5,8 +5,8 @@
 
 #include <array>
 
+#include "base/hermite.hpp"
 #include "base/normal.hpp"
-#include "ordered/quadrature.hpp"
 #include "ordered/rectangle.hpp"
 
 namespace msem {
@@ -37,7 +37,7 @@ struct PlaneModel {
 
 class Plane {
  public:
-  Plane(const Rule& rule, double correlation) : rule_(rule), binormal_(correlation) {}
+  Plane(const Hermite& rule, double correlation) : rule_(rule), binormal_(correlation) {}
 
   // all: derivatives of cells, and with respect to the variances of the effects, too.
   void integrate(const PlaneModel& model, const std::vector<PlaneCell>& cells,
@@ -64,7 +64,7 @@ class Plane {
                 std::size_t number, bool all);
   Index corner(int k, int l) const { return (k - 1) + (l - 1) * (rows_ - 1); }
 
-  const Rule& rule_;
+  const Hermite& rule_;
   const Binormal binormal_;
   Index n_ = 0;
   int rows_ = 0, cols_ = 0;

@@ -5,8 +5,10 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/hermite.hpp"
 #include "base/interrupt.hpp"
 #include "base/threads.hpp"
+#include "base/trapezoid.hpp"
 #include "likelihood/integrals/small.hpp"
 
 namespace msem {
@@ -21,33 +23,21 @@ constexpr double kNarrow = 0.3;    // of the spread, where a single node has all
 constexpr double kFloor = 1e-3;    // least eigenvalue of an information matrix that steps are made with
 constexpr double kLeast = 1e-16;   // weight of a node, beside the greatest, below which it has no derivatives
 
-// Nodes and weights of the Gauss-Hermite rule for the standard normal distribution (Golub & Welsch, 1969).
-struct Hermite {
-  explicit Hermite(Index n) {
-    Matrix jacobi = Matrix::Zero(n, n);
-    for (Index k = 1; k < n; ++k) jacobi(k, k - 1) = jacobi(k - 1, k) = std::sqrt(static_cast<double>(k));
-    const SymmetricEigen eigen(jacobi);
-    x = eigen.values;
-    log_w = eigen.vectors.row(0).cwiseAbs2().array().log().matrix().transpose();
-  }
-  Vector x, log_w;
-};
-
 // The product rule: d x Q nodes, and log weight + |x|^2 / 2 + d/2 log 2 pi of each.
 struct Rule {
   Rule(Index dimensions, Index n) {
-    const Hermite one(n);
+    const Hermite one(static_cast<int>(n));
     Index count = 1;
     for (Index d = 0; d < dimensions; ++d) count *= n;
     x.resize(dimensions, count);
     log_w.setConstant(count, 0.5 * kLog2Pi * static_cast<double>(dimensions));
     for (Index q = 0; q < count; ++q) {
       for (Index d = 0, rest = q; d < dimensions; ++d, rest /= n) {
-        x(d, q) = one.x[rest % n];
-        log_w[q] += one.log_w[rest % n] + 0.5 * x(d, q) * x(d, q);
+        x(d, q) = one.nodes[rest % n];
+        log_w[q] += one.log_weights[rest % n];
       }
     }
-    farthest = one.x.maxCoeff() * (1 - 1e-9);
+    farthest = one.nodes.back() * (1 - 1e-9);
   }
   Matrix x;
   Vector log_w;
@@ -144,8 +134,8 @@ class IntegralPoint::Search {
     }
   }
 
-  // Writes the nodes of a cluster and their log weights.
-  void find(Index cluster, double* nodes, double* log_weights) {
+  // The nodes of a cluster and their log weights.
+  void find(Index cluster, Vector& nodes, Vector& log_weights) {
     const Matrix& root_z = point_.at_.root_z;
     const Index known = over_.known;
     for (Index k = 0; k < known; ++k) prior_[k] = over_.known_values(k, cluster) - point_.at_.between.mu_z[k];
@@ -158,7 +148,8 @@ class IntegralPoint::Search {
     root_ = root_z.bottomRightCorner(d_, d_);
     nodes_.resize(rule_.x.size());
     log_weights_.resize(rule_.log_w.size());
-    for (int round = 0; d_ && round < kRounds; ++round) {
+    bool settled = false;
+    for (int round = 0; d_ && round < kRounds && !settled; ++round) {
       place(around, nodes_.data(), log_weights_.data());
       if (!std::isfinite(sum(cluster, nodes_.data(), log_weights_.data(), log_weights_.size()))) break;
       moved_ = centre_ - around;
@@ -170,7 +161,7 @@ class IntegralPoint::Search {
       // a single node has all weight: farther out if it is one of the outermost, narrower otherwise
       const bool outermost = rule_.x.col(best).cwiseAbs().maxCoeff() >= rule_.farthest;
       around = centre_;
-      bool settled = wide;
+      settled = wide;
       for (Index k = 0; k < d_; ++k) {
         settled = settled && std::abs(moved_[k]) < kSettled * root_(k, k) &&
                   std::abs(next_(k, k) / root_(k, k) - 1) < kSettled;
@@ -180,12 +171,30 @@ class IntegralPoint::Search {
       } else if (!outermost || log_weights_.size() < 2) {
         root_ *= kNarrow;
       }
-      if (settled) break;
     }
-    place(around, nodes, log_weights);
+    if (d_ == 1 && over_.nodes >= kFewNodes && spread_out(cluster, !settled, nodes, log_weights)) return;
+    nodes.resize(rule_.x.size());
+    log_weights.resize(rule_.log_w.size());
+    place(around, nodes.data(), log_weights.data());
   }
 
  private:
+  // Nodes of a single variable whose posterior distribution, by the last nodes, is far from normal, or is
+  // said to be; false if it is not.
+  bool spread_out(Index cluster, bool far, Vector& nodes, Vector& log_weights) {
+    const double sd = std::sqrt(cov_(0, 0));
+    if (weights_.size() != nodes_.size() || !(sd > 0) ||
+        !(far || uneven(nodes_.data(), weights_.data(), nodes_.size(), centre_[0], sd)))
+      return false;
+    const auto log_f = [&](const double* at, Index n, double* out) {
+      for (Index k = 0; k < n; ++k) out[k] = -0.5 * density_.value(cluster, at + k);
+    };
+    double log_weight;
+    if (!equal_distances(log_f, centre_[0], sd, nodes, log_weight)) return false;
+    log_weights.setConstant(nodes.size(), log_weight);
+    return true;
+  }
+
   void place(const Vector& around, double* nodes, double* log_weights) const {
     const double log_scale = root_.diagonal().array().log().sum();
     for (Index k = 0; k < rule_.log_w.size(); ++k) {
@@ -238,8 +247,8 @@ bool IntegralPoint::prepare(const Integration& over, const Moments& moments, con
   const Rule rule(d, over.nodes);
   const Index J = over.nclusters(), Q = rule.log_w.size();
   const IntegrandColumns at = columns();
-  nodes_.resize(d * Q, J);
-  log_weights_.resize(Q, J);
+  nodes_.resize(J);
+  log_weights_.resize(J);
   centre_.setZero(d, J);
   spread_.setZero(d * d, J);
   loglik_.resize(J);
@@ -250,21 +259,23 @@ bool IntegralPoint::prepare(const Integration& over, const Moments& moments, con
   in_threads(pieces, J * Q * (over.p + over.rest) > 4000 ? 0 : 1, [&](std::ptrdiff_t piece) {
     const std::unique_ptr<NodeDensity> integrand = density();
     Search search(*this, rule, *integrand);
-    Vector logs(Q);
+    Vector logs;
     for (Index j = J * piece / pieces; j < J * (piece + 1) / pieces; ++j) {
       check_interrupt();
-      double *nodes = nodes_.col(j).data(), *log_weights = log_weights_.col(j).data();
       if (given) {
-        nodes_.col(j) = given->nodes_.col(j);
-        log_weights_.col(j) = given->log_weights_.col(j);
+        nodes_[j] = given->nodes_[j];
+        log_weights_[j] = given->log_weights_[j];
       } else {
-        search.find(j, nodes, log_weights);
+        search.find(j, nodes_[j], log_weights_[j]);
       }
+      const double* nodes = nodes_[j].data();
+      const Vector& log_weights = log_weights_[j];
+      logs.resize(log_weights.size());
       double* within = of_within_.col(j).data();
       double* between = of_between_.col(j).data();
       // Derivatives are added as nodes are visited, in units of the greatest term so far.
       double top = -std::numeric_limits<double>::infinity(), total = 0;
-      for (Index k = 0; k < Q; ++k) {
+      for (Index k = 0; k < logs.size(); ++k) {
         const double log_term = log_weights[k] - 0.5 * integrand->value(j, nodes + k * d);
         logs[k] = log_term;
         if (!std::isfinite(log_term)) continue;

@@ -3,7 +3,8 @@
 // Given the values s of these variables the density of a cluster's data, and of s itself, is known
 // (`NodeDensity`). Integrals over s are sums over nodes a + tau x_q, a and tau the posterior mean and a root
 // of the posterior covariance matrix of s, found by the rule itself (Naylor & Smith, 1982; Pinheiro & Bates,
-// 1995). Derivatives are those of the sum with its nodes held fixed.
+// 1995). Where a single variable has a posterior distribution far from normal its nodes are at equal
+// distances, as close as the integral asks for. Derivatives are those of the sum with its nodes held fixed.
 //
 // Of the variables of level 2 some are known, some are integrated over, and the rest depends on these. Level
 // 1 has one more variable for each random slope, last: the product of slope and covariate, standardized,
@@ -116,14 +117,14 @@ class IntegralPoint : public TwoLevelKernel {
   // Posterior means of what is integrated over, d x J, and covariance matrices, d^2 x J.
   const Matrix& posterior_means() const { return centre_; }
   const Matrix& posterior_covs() const { return spread_; }
-  // Nodes of a cluster (d x Q), their posterior weights by another pass, and the integrand at them.
+  // Nodes of a cluster, their posterior weights by another pass, and the integrand at them.
   template <class Visit>
   void at_nodes(Index cluster, NodeDensity& integrand, const Visit& visit) const {
-    const Index d = over_->integrated, Q = log_weights_.rows();
-    for (Index k = 0; k < Q; ++k) {
-      const double* s = nodes_.col(cluster).data() + k * d;
-      const double weight =
-          std::exp(log_weights_(k, cluster) - 0.5 * integrand.value(cluster, s) - loglik_[cluster]);
+    const Index d = over_->integrated;
+    const Vector& log_weights = log_weights_[cluster];
+    for (Index k = 0; k < log_weights.size(); ++k) {
+      const double* s = nodes_[cluster].data() + k * d;
+      const double weight = std::exp(log_weights[k] - 0.5 * integrand.value(cluster, s) - loglik_[cluster]);
       if (weight > 1e-14) visit(s, weight);
     }
   }
@@ -157,7 +158,7 @@ class IntegralPoint : public TwoLevelKernel {
   Matrix curvature(const Tangents& within, const Tangents& between, bool rough) const;
   Matrix regular_root(const Tangents& within, const Tangents& between) const;
 
-  Matrix nodes_, log_weights_;  // d Q x J; Q x J
+  std::vector<Vector> nodes_, log_weights_;  // of each cluster
   Matrix centre_, spread_;
   Vector loglik_;
   Matrix of_within_, of_between_;  // derivatives of -2 log L of each cluster, by element

@@ -1,12 +1,12 @@
-#include "ordered/quadrature.hpp"
+#include "base/hermite.hpp"
 
 #include <algorithm>
 #include <cmath>
 
 namespace msem {
 
-// Nodes are the eigenvalues of the Jacobi matrix (Golub & Welsch, 1969).
-Rule::Rule(int n) : nodes(n), log_weights(n) {
+// Nodes are the eigenvalues of the Jacobi matrix.
+Hermite::Hermite(int n) : nodes(n), log_weights(n) {
   Matrix jacobi = Matrix::Zero(n, n);
   for (int i = 1; i < n; ++i) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(static_cast<double>(i));
   const SymmetricEigen eigen(jacobi);

@@ -1,4 +1,4 @@
-// Gauss-Hermite quadrature over a normal distribution, with nodes that are moved to where the integrand is.
+// Gauss-Hermite quadrature over a normal distribution, for nodes that are moved to where the integrand is.
 #pragma once
 
 #include <vector>
@@ -7,9 +7,9 @@
 
 namespace msem {
 
-// Nodes and log weights, times exp(x^2 / 2), for N(0, 1).
-struct Rule {
-  explicit Rule(int n);
+// Nodes and log weights, times exp(x^2 / 2), for N(0, 1) (Golub & Welsch, 1969).
+struct Hermite {
+  explicit Hermite(int n);
   Index size() const { return static_cast<Index>(nodes.size()); }
   std::vector<double> nodes, log_weights;
 };
