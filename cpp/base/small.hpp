@@ -226,39 +226,42 @@ inline void scatter_columns(const Piece<4>* from, Index n, Index cols, double* x
   }
 }
 
-// L^-1 X
-inline void solve_lower(const double* lower, Index stride, Index n, double* x, Index x_stride, Index cols) {
+// Solves for four right-hand sides after another: solve(inverse, sides), `inverse` of the diagonal.
+template <class Solve>
+void solve_by_fours(const double* lower, Index stride, Index n, double* x, Index x_stride, Index cols,
+                    const Solve& solve) {
   Piece<4> sides[kFactored];
   double inverse[kFactored];
   for (Index i = 0; i < n; ++i) inverse[i] = 1 / lower[i + i * stride];
   for (Index j = 0; j < cols; j += 4) {
     const Index width = std::min<Index>(4, cols - j);
     gather_columns(x + j * x_stride, x_stride, n, width, sides);
+    solve(inverse, sides);
+    scatter_columns(sides, n, width, x + j * x_stride, x_stride);
+  }
+}
+
+// L^-1 X
+inline void solve_lower(const double* lower, Index stride, Index n, double* x, Index x_stride, Index cols) {
+  solve_by_fours(lower, stride, n, x, x_stride, cols, [=](const double* inverse, Piece<4>* sides) {
     for (Index i = 0; i < n; ++i) {
       Piece<4> sum = sides[i];
       for (Index l = 0; l < i; ++l) sum -= lower[i + l * stride] * sides[l];
       sides[i] = sum * inverse[i];
     }
-    scatter_columns(sides, n, width, x + j * x_stride, x_stride);
-  }
+  });
 }
 
 // L^-T X
 inline void solve_transposed(const double* lower, Index stride, Index n, double* x, Index x_stride,
                              Index cols) {
-  Piece<4> sides[kFactored];
-  double inverse[kFactored];
-  for (Index i = 0; i < n; ++i) inverse[i] = 1 / lower[i + i * stride];
-  for (Index j = 0; j < cols; j += 4) {
-    const Index width = std::min<Index>(4, cols - j);
-    gather_columns(x + j * x_stride, x_stride, n, width, sides);
+  solve_by_fours(lower, stride, n, x, x_stride, cols, [=](const double* inverse, Piece<4>* sides) {
     for (Index i = n; i-- > 0;) {
       Piece<4> sum = sides[i];
       for (Index l = n; --l > i;) sum -= lower[l + i * stride] * sides[l];
       sides[i] = sum * inverse[i];
     }
-    scatter_columns(sides, n, width, x + j * x_stride, x_stride);
-  }
+  });
 }
 
 }  // namespace msem::small

@@ -86,7 +86,7 @@ class LevelDiscrepancy:
         raise UnsupportedError("replicates are those of fits to all levels: use msem.sem")
 
     @property
-    def second_stage(self) -> tuple[Weighting, bool]:
+    def stage_options(self) -> tuple[Weighting, bool]:
         """What statistics are weighted by, and whether their covariance matrix is that of normal variables."""
         raise UnsupportedError("replicates are those of fits to all levels: use msem.sem")
 

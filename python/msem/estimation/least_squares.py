@@ -117,7 +117,7 @@ class LeastSquaresSolution(LevelDiscrepancy):
 
     def in_sample(self, fit: Estimate, sample: Sample) -> LeastSquaresSolution:
         """The same for another sample that the model was fitted to."""
-        stages = second_stages(fit.table, sample, self.weighting, robust=not self.normal)
+        stages = second_stages(fit.table, sample.groups, self.weighting, robust=not self.normal)
         return solution_at(fit, stages, self.weighting, normal=self.normal)
 
     def gradient_root(self, objective: Objective, theta: Floats) -> Floats:
@@ -141,7 +141,7 @@ class LeastSquaresSolution(LevelDiscrepancy):
         return statistic_vectors(self)
 
     @property
-    def second_stage(self) -> tuple[Weighting, bool]:
+    def stage_options(self) -> tuple[Weighting, bool]:
         """What the statistics are weighted by, and whether acov(s) is that of normal variables."""
         return self.weighting, self.normal
 
@@ -244,12 +244,11 @@ def second_stage(
 
 
 def second_stages(
-    table: ParameterTable, sample: Sample, weighting: Weighting, *, robust: bool
+    table: ParameterTable, groups: Sequence[Group], weighting: Weighting, *, robust: bool
 ) -> tuple[SecondStage, ...]:
     """Statistics of every group; see `second_stage`."""
     return tuple(
-        second_stage(table, group, number, weighting, robust=robust)
-        for number, group in enumerate(sample.groups, 1)
+        second_stage(table, group, number, weighting, robust=robust) for number, group in enumerate(groups, 1)
     )
 
 
@@ -397,7 +396,7 @@ def fit_least_squares(
         Sandwich covariance.
     """
     robust = settings.robust
-    stages = second_stages(table, sample, weighting, robust=robust)
+    stages = second_stages(table, sample.groups, weighting, robust=robust)
     found = estimate(
         table,
         sample,

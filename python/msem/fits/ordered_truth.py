@@ -45,7 +45,7 @@ def ordered_truth(table: ParameterTable, population: Population, clusters: Seque
         for group, one in enumerate(clusters, 1)
     )
     sample = Sample(groups)
-    stages = second_stages(table, sample, "DWLS", robust=True)
+    stages = second_stages(table, sample.groups, "DWLS", robust=True)
     found = estimate(table, sample, loss=[stage.likelihood for stage in stages])
     if not found.optimum.converged:
         raise ModelError(

@@ -30,7 +30,7 @@ from msem.errors import MsemError, UnsupportedError
 from msem.estimation.estimate import require_unpenalized
 from msem.estimation.least_squares import (
     least_squares_errors,
-    second_stage,
+    second_stages,
     solution_at,
     statistic_vectors,
 )
@@ -280,7 +280,7 @@ def _of_first_stage(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErro
         first_stage_of_rows(table, group, group.rows, number)
         for number, group in enumerate(fit.sample.groups, 1)
     ]
-    stages = [second_stage(table, group, k, "DWLS", robust=True) for k, group in enumerate(groups, 1)]
+    stages = second_stages(table, groups, "DWLS", robust=True)
     objective = build_objective(
         table, [group.statistics for group in groups], [stage.likelihood for stage in stages]
     )

@@ -223,7 +223,7 @@ class RowSource:
     def _losses(self, sample: Sample) -> list[Any] | None:
         if self.weighting is None:
             return None
-        stages = second_stages(self.table, sample, self.weighting, robust=not self.normal)
+        stages = second_stages(self.table, sample.groups, self.weighting, robust=not self.normal)
         return [stage.likelihood for stage in stages]
 
     def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
@@ -268,7 +268,7 @@ def row_source(
     if any(group.data is None for group in sample.groups):
         what = "fits by least squares" if discrepancy is not None else "ordered variables"
         raise DataError(f"replicates of {what} need the rows of the data, and these are moments")
-    weighting, normal = (None, False) if discrepancy is None else discrepancy.second_stage
+    weighting, normal = (None, False) if discrepancy is None else discrepancy.stage_options
     source = RowSource(estimate, sample, weighting, normal, seed, parametric)
     if parametric:
         if not estimate.table.multilevel and any(group.in_clusters for group in sample.groups):
