@@ -1,7 +1,7 @@
 """Time weighted fits beside unweighted ones.
 
-    python bench/weighted.py
-    python bench/weighted.py --cases demo tiny --repeats 9
+    OPENBLAS_NUM_THREADS=1 python bench/weighted.py
+    OPENBLAS_NUM_THREADS=1 python bench/weighted.py --cases demo tiny --repeats 9
 
 Frame in, summary with errors, tests and fit measures out; without weights by ML and by MLR (a weighted fit has sandwich
 errors and a scaled test, as MLR), with weights of units, of units and clusters, and of units as they are
