@@ -336,8 +336,9 @@ def test_problems_are_named() -> None:
     with pytest.warns(ImproperSolutionWarning, match="correlation of u2 and u4 is at its bound"):
         assert fit(data=nested).status in ("boundary", "improper")
     rare = DATA.assign(u1=np.where(np.arange(N) == 0, 9, DATA["u1"]))
-    with pytest.warns(DataWarning, match="category 9 of 'u1' is seen once"):
-        fit(data=rare)
+    for estimator in ("WLSMV", "ML"):
+        with pytest.warns(DataWarning, match="category 9 of 'u1' is seen once"):
+            fit(data=rare, estimator=estimator)
 
 
 BOTH_LEVELS = f"level: 1\n{MODEL}\nlevel: 2\n{MODEL.replace('f', 'fb')}"

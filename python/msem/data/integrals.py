@@ -17,12 +17,13 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
 from msem.data.kinds import AtMostTwoLevels, Augmented, CountedClusters
+from msem.data.ordered import check_counts
 from msem.data.quadrature import NODES
 from msem.data.rows import ClusteredData
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Sampled
 from msem.distributions import normal_quantile
-from msem.errors import DataError, UnsupportedError
+from msem.errors import UnsupportedError
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -598,13 +599,7 @@ def integrated_statistics(
         if name not in plain.names:
             continue
         column = rows.values((name,))[:, 0]
-        count = np.bincount(column[~np.isnan(column)].astype(np.intp), minlength=len(labels))
-        empty = next((label for label, n in zip(labels, count, strict=True) if n == 0), None)
-        if empty is not None:
-            raise DataError(
-                f"category {empty!r} of {name!r} is empty{place}: its thresholds would be the same; merge it with a "
-                "neighbour"
-            )
+        check_counts(name, column[~np.isnan(column)], labels, place)
     return IntegratedStatistics(
         plain,
         rows,

@@ -307,7 +307,7 @@ def ordered_statistics(
     counts = [len(categories[name]) if name in categories else 0 for name in names]
     for name, column in zip(names, values, strict=True):
         if name in categories:
-            _check_counts(name, column[~np.isnan(column)], categories[name], place)
+            check_counts(name, column[~np.isnan(column)], categories[name], place)
     weights = [columns.weights if name in columns.unit else columns.cluster_weights for name in names]
     starts = [_starts(column, k, own) for column, k, own in zip(values, counts, weights, strict=True)]
     two = len(covariates) > 1
@@ -453,7 +453,23 @@ def _unsettled(
     )
 
 
-def _check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) -> None:
+def check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) -> None:
+    """That every category is there, and whether one is there once.
+
+    Parameters
+    ----------
+    name : str
+    column : ndarray
+        Numbers of the categories, none missing.
+    labels : sequence
+    place : str
+        Addition to messages that says which group it is.
+
+    Raises
+    ------
+    DataError
+        If a category is empty.
+    """
     count = np.bincount(column.astype(np.intp), minlength=len(labels))
     empty = next((label for label, n in zip(labels, count, strict=True) if n == 0), None)
     if empty is not None:
