@@ -458,3 +458,34 @@ def test_where_natural_steps_get_along_slowly_the_maximum_is_the_same(clusters: 
     )  # the second goes the long way
     assert found.status == other.status
     assert found.llf == pytest.approx(other.llf, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
+@pytest.mark.parametrize(
+    ("above", "seed"), [("s ~~ s", 2), ("s ~~ s", 3), ("s ~ w", 3), ("s ~ w", 4), ("s ~ w", 6)]
+)
+def test_a_slope_that_does_not_vary_ends_at_the_border(above: str, seed: int) -> None:
+    """Where the variance is estimated as 0 the maximum is that of the model in which the slope has none."""
+    rng = np.random.default_rng(seed)
+    size = rng.integers(8, 14, 100)
+    c = np.repeat(np.arange(100), size)
+    w, f, b = rng.normal(size=100), rng.normal(size=len(c)), rng.normal(size=100)
+    data = pd.DataFrame({f"y{k}": f + 0.6 * rng.normal(size=len(c)) for k in (1, 2, 3)})
+    data = data.assign(x=0.5 * f + 0.7 * b[c] + rng.normal(size=len(c)), w=w[c], c=c)
+    text = 'level: 1\n f =~ y1 + y2 + y3\n x ~ rv("s")*f\nlevel: 2\n x ~~ x\n ' + above
+    fit = msem.sem(text, data, cluster="c")
+    none = msem.sem(
+        text + "\n s ~~ 0*s" if above == "s ~ w" else text.replace(above, "s ~~ 0*s"), data, cluster="c"
+    )
+    assert fit.status in ("ok", "boundary")
+    assert fit.llf > none.llf - 1e-6
+    if fit.status == "boundary":
+        assert fit.params["s~~s.l2"] == 0
+        assert fit.llf == pytest.approx(none.llf, abs=1e-6)
+        assert np.isnan(fit.bse["s~~s.l2"])
+        problem = next(problem for problem in fit.problems if problem.name == "boundary")
+        assert "s~~s.l2 is 0" in problem.cause
+        assert "mixture of chi-squares" in problem.remedy
+        others = [name for name in fit.params.index if name != "s~~s.l2"]
+        assert_allclose(fit.params[others], none.params[others], rtol=0, atol=2e-4 * none.bse[others].max())
+        assert_allclose(fit.bse[others], none.bse[others], rtol=5e-3)

@@ -66,8 +66,7 @@ class Route {
     }
     if (options_.space != Space::kCone && !brief_) best = from_other_signs(std::move(best));
     if (inside_ && !acceptable(best)) best = std::move(*inside_);
-    if (options_.space != Space::kNatural && (!acceptable(best) || surpassed_in_cone(best)))
-      best = in_cone(std::move(best));
+    if (options_.space != Space::kNatural && to_cone(best)) best = in_cone(std::move(best));
     std::sort(maxima_.begin(), maxima_.end());
     for (const double value : maxima_) {
       const bool known = value < (best.maxima.empty() ? best.value : best.maxima.back()) + kSame;
@@ -337,6 +336,12 @@ class Route {
     return false;
   }
 
+  // Improper steps of an integral end where rounding does: what is beyond the cone is seen from its border.
+  bool to_cone(const Optimum& o) const {
+    if (brief_) return !regular(o);
+    return !acceptable(o) || surpassed_in_cone(o);
+  }
+
   SearchModel cone_model(const Objective& objective, const Vector* sorted = nullptr) const {
     return SearchModel(objective, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true, {1},
                        sorted);
@@ -354,6 +359,10 @@ class Route {
     }
     if (!best && options_.space == Space::kCone && top) return at_border(top->first, top->second, outside);
     if (!best) return outside;
+    if (brief_ && acceptable(outside) && outside.value < best->second.value - kSame) {
+      maxima_.clear();  // those of another space
+      return outside;
+    }
     return at_border(best->first, best->second, outside);
   }
 
@@ -421,8 +430,9 @@ class Route {
     Optimum out = found;
     out.theta = model.parameters(found.theta, first_);
     if (brief_ && found.stop == Stop::kConverged) {
+      // where a slope vanishes there is nothing beyond but rounding
       Optimum beyond = attempt(out.theta, few_);
-      if (acceptable(beyond)) return beyond;
+      if (acceptable(beyond) && beyond.value < found.value - kSame) return beyond;
     }
     const Evaluation at = objective_.evaluate(out.theta);
     out.value = at.value;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 
 #include "base/hermite.hpp"
@@ -21,7 +22,16 @@ constexpr double kSettled = 1e-5;  // change of the centre in its standard devia
 constexpr double kStep = 1e-4;     // of moments, relative to their size, for second derivatives
 constexpr double kNarrow = 0.3;    // of the spread, where a single node has all weight
 constexpr double kFloor = 1e-3;    // least eigenvalue of an information matrix that steps are made with
-constexpr double kLeast = 1e-16;   // weight of a node, beside the greatest, below which it has no derivatives
+constexpr double kShort = 1000, kLong = 3000,  // least spread that steps are in, in negligible ones,
+    kSmall = 100;                              // and that below which they are long
+constexpr double kFades = 100;    // variances, in the least ones, at which these are added no more
+constexpr double kLeast = 1e-16;  // weight of a node, beside the greatest, below which it has no derivatives
+
+// a A + b B
+Moments combined(double a, const Moments& one, double b, const Moments& other) {
+  return {a * one.mean_w + b * other.mean_w, a * one.mean_b + b * other.mean_b,
+          a * one.cov_w + b * other.cov_w, a * one.cov_b + b * other.cov_b};
+}
 
 // The product rule: d x Q nodes, and log weight + |x|^2 / 2 + d/2 log 2 pi of each.
 struct Rule {
@@ -230,13 +240,36 @@ bool IntegralPoint::prepare_moments(const Moments& moments) {
   at_.mu = moments.mean_w.head(p);
   if (p && !positive_definite(at_.sigma)) return false;
   Matrix cov = select(moments.cov_b, over_->order, over_->order);
-  cov.diagonal().tail(over_->integrated) += negligible_spread().cwiseAbs2();
+  if (!add_spread(cov.bottomRightCorner(over_->given(), over_->given()))) return false;
   const Vector mean = select(moments.mean_b, over_->order);
   if (!at_.between.compute(cov, mean, over_->rest)) return false;
   at_.root_z = at_.between.chol_z.lower();
   at_.mean_rest = mean.head(over_->rest);
   at_.cut = select(moments.mean_b, over_->cut);
   return at_.between.cov.allFinite() && prepare_integrand();
+}
+
+// Adds to the variances of what is integrated over where they are as good as none given all others.
+bool IntegralPoint::add_spread(MatrixRef cov) {
+  const Index d = over_->integrated, g = over_->given();
+  least_ = negligible_spread();
+  alone_ = added_ = Vector::Zero(d);
+  combination_ = Matrix::Zero(g, d);
+  if (least_.isZero(0)) return true;
+  Matrix wide = cov;
+  wide.diagonal().tail(d) += least_.cwiseAbs2();
+  Cholesky chol;
+  if (!chol.compute(wide)) return false;
+  for (Index k = 0; k < d; ++k) {
+    const double variance = least_[k] * least_[k];
+    const Vector row = chol.solve(Vector(Vector::Unit(g, over_->known + k)));
+    const double precision = row[over_->known + k];
+    combination_.col(k) = row / precision;
+    alone_[k] = 1 / precision;
+    added_[k] = variance * std::exp(-(alone_[k] - variance) / (kFades * variance));
+  }
+  cov.diagonal().tail(d) += added_;
+  return true;
 }
 
 bool IntegralPoint::prepare(const Integration& over, const Moments& moments, const IntegralPoint* given) {
@@ -305,6 +338,7 @@ bool IntegralPoint::prepare(const Integration& over, const Moments& moments, con
   if (std::find(fine.begin(), fine.end(), 0) != fine.end()) return false;
   value_ = -2 * loglik_.dot(over.weight);
   gradient_ = from_columns(apply(of_within_, over.weight), apply(of_between_, over.weight));
+  for (Index k = 0; k < d; ++k) value_ -= added_[k] * gradient_.cov_b(place(k), place(k));
   return std::isfinite(value_);
 }
 
@@ -334,6 +368,16 @@ Moments IntegralPoint::from_columns(ConstVectorRef within, ConstVectorRef betwee
   out.cov_b = Matrix::Zero(n, n);
   add(out.cov_b, over_->order, found.cov);
   for (std::size_t k = 0; k < over_->order.size(); ++k) out.mean_b[over_->order[k]] = found.mean[k];
+  const Index given = over_->given();
+  for (Index k = 0; k < over_->integrated; ++k) {
+    if (!(added_[k] > 0)) continue;
+    // what is added gets less where there is more
+    const double of_added = found.cov(over_->rest + over_->known + k, over_->rest + over_->known + k),
+                 fades = -of_added * added_[k] / (kFades * least_[k] * least_[k]);
+    Matrix moved = Matrix::Zero(given, given);
+    add_outer(moved, fades, combination_.col(k), combination_.col(k));
+    add(out.cov_b, std::vector<Index>(over_->order.end() - given, over_->order.end()), moved);
+  }
   for (std::size_t k = 0; k < over_->cut.size(); ++k) out.mean_b[over_->cut[k]] = at.cut(b.data())[k];
   return out;
 }
@@ -373,12 +417,27 @@ Matrix IntegralPoint::curvature(const Tangents& within, const Tangents& between,
     if (own->prepare(few, at_.moments)) base = own.get();
   }
   const Moments& moments = at_.moments;
-  const int sides = rough ? 1 : 2;
   const Index n = moments.mean_w.size(), r = moments.mean_b.size(), kw = n ? within.k() : 0, kb = between.k(),
               m = over_->m;
   const Matrix dw = n ? rotated_cov(within, Matrix::Identity(n, n)) : Matrix(0, 0),
                db = rotated_cov(between, Matrix::Identity(r, r));
   Matrix out(kw + kb, kw + kb);
+  // steps do not get shorter with the spread of what is integrated over: where that is small its variance has
+  // derivatives with little more than rounding in them
+  const auto little = [&](Index k) { return alone_[k] < std::pow(kSmall * least_[k], 2); };
+  Matrix cov_between = moments.cov_b;
+  for (Index k = 0; k < over_->integrated; ++k) {
+    double& variance = cov_between(place(k), place(k));
+    const double sd = little(k) ? kLong * least_[k] : kShort * least_[k];
+    variance = std::max(variance, sd * sd);
+  }
+  // whether nodes are as good after a change of the moments of level 2
+  const auto stay = [&](const Matrix& change, const Vector& mean) {
+    for (Index k = 0; k < over_->integrated; ++k) {
+      if (little(k) && !(change.col(place(k)).isZero(0) && mean[place(k)] == 0)) return false;
+    }
+    return true;
+  };
   // in standard deviations; those of thresholds, which have none, are about 1
   const auto size_of = [](const Matrix& change, const Vector& mean, const Matrix& cov) {
     const Vector sd =
@@ -392,36 +451,49 @@ Matrix IntegralPoint::curvature(const Tangents& within, const Tangents& between,
     const bool first = a < kw;
     const Matrix change = first ? Matrix(slice(dw, a, n, n)) : Matrix(slice(db, a - kw, r, r));
     const Vector mean = first ? within.mean.col(a) : between.mean.col(a - kw);
-    const double size = first ? size_of(change, mean, moments.cov_w) : size_of(change, mean, moments.cov_b);
+    const double size = first ? size_of(change, mean, moments.cov_w) : size_of(change, mean, cov_between);
     if (!(size > 0)) {
       out.col(a).setZero();
       continue;
     }
-    std::unique_ptr<IntegralPoint> at[2];
+    const auto gradient_at = [&](double step) -> std::optional<Moments> {
+      Moments moved = moments;
+      (first ? moved.cov_w : moved.cov_b) += step * change;
+      (first ? moved.mean_w : moved.mean_b) += step * mean;
+      if (first) moved.cov_w.bottomRightCorner(m, m).setIdentity();
+      const std::unique_ptr<IntegralPoint> at = another();
+      const bool same = first || stay(change, mean);
+      if (!at->prepare(*base->over_, moved, same ? base : nullptr)) return std::nullopt;
+      return std::move(at->gradient_);
+    };
+    const Moments& here = base->gradient_;
     double h = kStep / size;
-    bool inside = false;
-    for (int attempt = 0; attempt < 16 && !inside; ++attempt) {
+    std::optional<Moments> up, down;
+    for (int attempt = 0; attempt < 12; ++attempt, h /= 4) {
       // next to the border one side is outside
-      if (attempt > 0) h = rough && attempt % 2 ? -h : std::abs(h) / 4;
-      inside = true;
-      for (int side = 0; side < sides && inside; ++side) {
-        Moments moved = moments;
-        const double step = side ? -h : h;
-        (first ? moved.cov_w : moved.cov_b) += step * change;
-        (first ? moved.mean_w : moved.mean_b) += step * mean;
-        if (first) moved.cov_w.bottomRightCorner(m, m).setIdentity();
-        at[side] = another();
-        inside = at[side]->prepare(*base->over_, moved, base);
-      }
+      up = gradient_at(h);
+      if (!rough || !up) down = gradient_at(-h);
+      if (up || down) break;
     }
-    if (!inside) {
+    // up and down are multiples of h away; on one side only two steps are as good as one on either
+    double over = 1 / (4 * h);
+    if (!up && !down) {
       out.setConstant(std::numeric_limits<double>::quiet_NaN());
       return out;
     }
-    const Moments &up = at[0]->gradient_, &down = rough ? base->gradient_ : at[1]->gradient_;
-    const double over = 1 / (2 * sides * h);
-    const Matrix cov_w = over * (up.cov_w - down.cov_w), cov_b = over * (up.cov_b - down.cov_b);
-    const Vector mean_w = over * (up.mean_w - down.mean_w), mean_b = over * (up.mean_b - down.mean_b);
+    Moments slope;
+    if (up && down) {
+      slope = combined(over, *up, -over, *down);
+    } else {
+      if (!up) h = -h;
+      over = 1 / (2 * h);
+      const Moments& one = up ? *up : *down;
+      slope = combined(over, one, -over, here);
+      const std::optional<Moments> two = rough ? std::nullopt : gradient_at(2 * h);
+      if (two) slope = combined(2, slope, -1, combined(over / 2, *two, -over / 2, here));
+    }
+    const Matrix &cov_w = slope.cov_w, &cov_b = slope.cov_b;
+    const Vector &mean_w = slope.mean_w, &mean_b = slope.mean_b;
     if (kw) {
       out.col(a).head(kw) = apply_transposed(dw, Eigen::Map<const Vector>(cov_w.data(), n * n)) +
                             apply_transposed(within.mean, mean_w);

@@ -140,7 +140,8 @@ class IntegralPoint : public TwoLevelKernel {
   // Another point of the same data.
   virtual std::unique_ptr<IntegralPoint> another() const = 0;
   // Standard deviations, of what is integrated over, that are as good as none: the least that nodes are told
-  // apart at. With them the likelihood goes on to where a variance is 0.
+  // apart at. With them the likelihood goes on to where a variance is 0; what they do to the value is taken
+  // off it again.
   virtual Vector negligible_spread() const { return Vector::Zero(over_->integrated); }
   // What has to be known of the moments before there are densities; false outside the domain.
   virtual bool prepare_integrand() { return true; }
@@ -151,13 +152,20 @@ class IntegralPoint : public TwoLevelKernel {
  private:
   class Search;
   bool prepare_moments(const Moments& moments);
+  bool add_spread(MatrixRef cov);
   Moments from_columns(ConstVectorRef within, ConstVectorRef between) const;
   IntegrandColumns columns() const {
     return {over_->p, over_->m, over_->rest, over_->given(), static_cast<Index>(over_->cut.size())};
   }
+  // Where among the variables of level 2 one stands that is integrated over.
+  Index place(Index k) const { return over_->order[over_->rest + over_->known + k]; }
   Matrix curvature(const Tangents& within, const Tangents& between, bool rough) const;
   Matrix regular_root(const Tangents& within, const Tangents& between) const;
 
+  // `negligible_spread`; variances given all else that is known or integrated over, what is added to them,
+  // and the combinations of variables that they are the variances of.
+  Vector least_, alone_, added_;
+  Matrix combination_;
   std::vector<Vector> nodes_, log_weights_;  // of each cluster
   Matrix centre_, spread_;
   Vector loglik_;

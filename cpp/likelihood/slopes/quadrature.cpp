@@ -11,7 +11,9 @@ namespace msem {
 
 namespace {
 
-constexpr double kNegligible = 1e-7;  // spread of a slope that says nothing
+// Spread of a slope that is as good as none. Its square is added to the variance, whose derivative has the
+// rounding of the value over it: with less, no digits are left where the variance is 0.
+constexpr double kNegligible = 1e-4;
 
 }  // namespace
 
