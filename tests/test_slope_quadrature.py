@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import slope_cases
 from msem import _core
 from msem.data.quadrature import integrated_statistics
 from msem.data.reading import group_rows, read_sample
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import starts
 from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.matrices import fill_exogenous
@@ -489,3 +490,21 @@ def test_a_slope_that_does_not_vary_ends_at_the_border(above: str, seed: int) ->
         others = [name for name in fit.params.index if name != "s~~s.l2"]
         assert_allclose(fit.params[others], none.params[others], rtol=0, atol=2e-4 * none.bse[others].max())
         assert_allclose(fit.bse[others], none.bse[others], rtol=5e-3)
+
+
+def test_models_with_integrated_slopes_are_compared() -> None:
+    data = weak_slopes(60, 2, 0.3).assign(w=lambda d: np.random.default_rng(1).normal(size=60)[d["c"]])
+    text = "level: 1\n f =~ y1 + y2 + y3\n x ~ {}f\nlevel: 2\n x ~~ x\n x ~ w\n"
+    slope, path = 'rv("s")*', ""
+    fits = [
+        msem.sem(text.format(slope) + " s ~ w", data, cluster="c"),
+        msem.sem(text.format(slope) + " s ~~ s\n s ~ 0*w", data, cluster="c"),
+        msem.sem(text.format(path), data, cluster="c"),
+    ]
+    table = msem.compare_models(*fits)
+    assert list(table["df_diff"])[1:] == [one.npar - two.npar for one, two in itertools.pairwise(fits)]
+    expected = [2 * (one.llf - two.llf) for one, two in itertools.pairwise(fits)]
+    assert_allclose(table["chisq_diff"].astype(float).iloc[1:], expected, rtol=1e-8)
+    other = msem.sem(text.format(path), data.iloc[8:], cluster="c")
+    with pytest.raises(DataError, match="fitted to different data"):
+        msem.compare_models(fits[0], other)

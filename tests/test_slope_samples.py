@@ -232,3 +232,24 @@ def test_statistics_of_single_clusters_are_enough():
         msem.sem(MODEL, msem.summarize(data, cluster="id"))
     with pytest.raises(DataError, match="newdata"):
         msem.sem(MODEL, whole).factor_scores(2)
+
+
+def normal_loglik(values):
+    """Log-densities of rows at the maximum of a normal distribution."""
+    values = values.to_numpy(float).reshape(len(values), -1)
+    off = values - values.mean(axis=0)
+    cov = off.T @ off / len(off)
+    quadratic = np.einsum("ij,ij->i", off @ np.linalg.inv(cov), off)
+    return -0.5 * (quadratic + np.log(np.linalg.det(2 * np.pi * cov)))
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_log_likelihoods_of_clusters_are_given_the_covariates(holes):
+    fit = fitted(holes)
+    found = fit.cluster_loglik()
+    assert found.sum() == pytest.approx(fit.llf, abs=1e-9)
+    whole = fit.objective.cluster_loglik(fit.theta, fit.sample.groups[0].clusters)
+    units = sample().assign(own=normal_loglik(sample()[["x1", "x3"]])).groupby("id")["own"].sum()
+    clusters = sample().groupby("id")["w"].first()
+    given = units + normal_loglik(clusters)
+    assert_allclose(found, whole - given.loc[found.index].to_numpy(), rtol=1e-10, atol=1e-10)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from msem.data.kinds import Augmented
 from msem.data.nested import NestedStatistics
 from msem.data.saturated import solve_saturated
 from msem.data.slopes import SMALL, refuse, require_near
-from msem.data.statistics import Rows, Saturated, Statistics
+from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -119,9 +119,9 @@ class WithSlopes(Augmented):
             refuse("fractions of missing information of more than two levels")
         return self
 
-    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("fits of one level")
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Any, Clusters]:
+        """Statistics and clusters of variables that no slope reaches, each at one level only."""
+        return self.plain.marginal(names, rows)
 
     @cached_property
     def stand_in(self) -> Saturated:

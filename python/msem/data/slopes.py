@@ -291,9 +291,9 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         """Statistics by cluster size say nothing of slopes; always `UnsupportedError`."""
         refuse("this")
 
-    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("fits of one level")
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Any, Clusters]:
+        """Statistics and clusters of variables that no slope reaches, each at one level only."""
+        return self.plain.marginal(names, rows)
 
     def with_variables(self, variables: Variables) -> SlopeStatistics:
         """Statistics of some of the variables, in the order given but for fixed covariates, which come last."""

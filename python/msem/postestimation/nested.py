@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -339,10 +340,10 @@ def _require_same_variables(a: Statistics, b: Statistics, names: tuple[str, str]
 def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
     first, second = names
     counts = [("units", a.nobs, b.nobs)] + ([("clusters", a.nclusters, b.nclusters)] if a.unit else [])
-    for what, mine, theirs in counts:
-        if mine != theirs:
+    for what, one, two in counts:
+        if one != two:
             raise DataError(
-                f"{first} and {second} were fitted to different data: {mine:g} and {theirs:g} {what}; rows with "
+                f"{first} and {second} were fitted to different data: {one:g} and {two:g} {what}; rows with "
                 "missing values may have been dropped for one of them"
             )
     if not (np.array_equal(a.sizes, b.sizes) and np.array_equal(a.counts, b.counts)):
@@ -352,9 +353,16 @@ def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> 
     different = f"{first} and {second} were fitted to different data: "
     if a.complete != b.complete:
         raise DataError(f"{different}only one of them has values missing")
-    difference = a.difference(b.with_variables(a.variables))
+    mine, theirs = _plain(a), _plain(b)
+    difference = mine.difference(theirs.with_variables(mine.variables))
     if difference:
         raise DataError(different + difference)
+
+
+def _plain(s: Any) -> Statistics:
+    """Those of the same data for a model without random slopes."""
+    plain: Statistics = s.plain if s.slopes else s
+    return plain
 
 
 def _require_same_covariates(one: Estimate, two: Estimate, names: tuple[str, str]) -> None:
