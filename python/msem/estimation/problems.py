@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -134,6 +135,10 @@ def saturated_boundary(optimum: Optimum) -> Problem:
         f"positive semidefinite: it is tested against the maximum on that border{same}",
         MIXTURE,
     )
+
+
+FAR = 30.0  # residual standard deviations that a path moves an ordered response by, of a standard deviation
+VAGUE = 10.0  # of that, not known
 
 
 def find_problems(
@@ -392,6 +397,42 @@ def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iter
             yield Problem("improper", f"negative variance{where}: {names}", remedy)
         if indefinite:
             yield Problem("improper", f"the {PARTS[indefinite]}{where} is not positive definite", remedy)
+
+
+def separation_problems(objective: Objective, theta: Floats, sampling: Sampling | None) -> Iterator[Problem]:
+    """Ordered variables whose likelihood has its maximum where paths or thresholds are infinite.
+
+    Where what explains a variable separates its categories (Albert & Anderson, 1984), probabilities go to 0 and 1 as
+    paths grow, and the steps of the search become small all the same. Known by paths that move the response by tens of
+    its residual standard deviations, or of which not even that much is known.
+    """
+    table = objective.table
+    values = objective.row_values(theta)
+    errors = np.full(len(values), np.nan)
+    if sampling is not None:
+        known = np.sqrt(np.maximum(sampling.vcov.diagonal(), 0))
+        errors = np.array([known[row.free - 1] if row.free else np.nan for row in table.rows])
+    lost: dict[str, list[str]] = {}
+    names = table.names()
+    for row, value, error in zip(table.rows, values, errors, strict=True):
+        response = row.rhs if row.op == "=~" else row.lhs
+        if not row.free or row.op not in ("~", "=~", "|") or response not in table.ordered.thresholds:
+            continue
+        spread = 1.0
+        if row.op != "|":
+            cov = objective.implied(theta, row.group)[row.level].cov
+            explains = row.lhs if row.op == "=~" else row.rhs
+            spread = math.sqrt(max(float(np.asarray(cov.loc[explains, explains])), 0.0))
+        if (row.op != "|" and abs(value) * spread > FAR) or error * spread > VAGUE:
+            lost.setdefault(response, []).append(names[row.free - 1])
+    for response, own in lost.items():
+        yield Problem(
+            "not_converged",
+            f"the likelihood of {response!r} rises as far as {', '.join(own)} are taken: what explains it separates "
+            "its categories, and there is no finite maximum",
+            "Estimates are not valid. Look at the categories by each covariate; leave out the one that separates them, "
+            "or join categories",
+        )
 
 
 def _disorder(objective: Objective, optimum: Optimum) -> Iterator[Problem]:

@@ -46,6 +46,7 @@ from msem.estimation.problems import (
     require_feasible,
     rotation_problems,
     saturated_boundary,
+    separation_problems,
     unidentified_by_count,
 )
 from msem.estimation.sampling import Sampling, sampling_covariance
@@ -585,6 +586,10 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *rotation_problems(solution.rotated), *few_clusters(table, sample.statistics))
     problems = (*problems, *quadrature_problems(solution.quadrature))
+    if _integrated(table, settings):
+        separated = tuple(separation_problems(solution.objective, solution.theta, sampling))
+        if separated:  # which is why the search has not converged, if it has not
+            problems = (*separated, *(one for one in problems if one.name != "not_converged"))
     if discrepancy is not None:
         problems = (*ordered_problems(solution, discrepancy), *problems)
     warn_of(problems)
