@@ -109,3 +109,10 @@ def test_a_fit_has_no_open_settings():
 def test_compiled_models_say_what_was_asked_for():
     model = msem.compile(MODEL, cluster="cluster", missing="listwise", std_lv=True)
     assert model.options == {"cluster": "cluster", "std_lv": True}
+
+
+@pytest.mark.parametrize("count", [2**31, 2**70])
+def test_counts_beyond_those_of_the_core_are_its_greatest(count):
+    fit = msem.sem(MODEL, msem.load_demo(), cluster="cluster", threads=count, max_iterations=count)
+    assert fit.status == "ok"
+    assert len(fit.influence(threads=count, progress=False).to_frame()) == fit.nclusters

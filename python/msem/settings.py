@@ -67,6 +67,7 @@ TEST_NAMES = {
 }
 REPLICATES = 1000
 MAX_SEED = 2**64
+LARGEST_COUNT = 2**31 - 1  # of threads and iterations in the core: who allows more has as many
 SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
 REPLICATION = ("brr", "fay", "jackknife1", "jackknife2", "jackknife2_both")  # how replicate weights were made
 DESIGN_BASED = ("robust", "jackknife1", "replicate")  # errors from the spread of independent units
@@ -98,7 +99,7 @@ def require_seed(seed: Any) -> int:
 
 def require_threads(threads: Any) -> int:
     """A number of threads; by default as many as the calling thread may use, which are those of its processors."""
-    return _core.thread_limit() if threads is None else require_whole("threads", threads, 1)
+    return _core.thread_limit() if threads is None else _threads("threads", threads)
 
 
 def _plain(name: object) -> str:
@@ -246,7 +247,7 @@ def _rotation_args(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
 def _iterations(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise MsemError(f"{name} must be a positive whole number, not {value!r}")
-    return value
+    return min(value, LARGEST_COUNT)
 
 
 def _tolerance(name: str, value: Any) -> float:
@@ -274,7 +275,7 @@ def _starts(name: str, value: Any) -> int:
 
 
 def _threads(name: str, value: Any) -> int:
-    return require_whole(name, value, 1)
+    return min(require_whole(name, value, 1), LARGEST_COUNT)
 
 
 def _replicates(name: str, value: Any) -> int:
