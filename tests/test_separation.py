@@ -43,3 +43,15 @@ def test_steep_regressions_are_ordinary(rows, link):
     fit = msem.sem("almost ~ x", rows, ordered=["almost"], estimator="ML", link=link)
     assert fit.status == "ok"
     assert fit.params["almost ~ x"] > 4
+
+
+def test_what_differs_between_clusters_is_in_units_of_that_level():
+    rng = np.random.default_rng(3)
+    cluster = np.repeat(np.arange(40), 20)
+    x, w, part = rng.normal(size=800), rng.normal(size=40)[cluster], 20 * rng.normal(size=40)[cluster]
+    y = (part + 0.6 * x + 6 * w + rng.logistic(size=800) > 0).astype(int)
+    rows = pd.DataFrame({"y": y, "x": x, "w": w, "cluster": cluster})
+    text = "level: 1\n y ~ x\nlevel: 2\n y ~ w\n y ~~ 4000*y"
+    fit = msem.sem(text, rows, cluster="cluster", ordered=["y"], estimator="ML", link="logit")
+    assert fit.status == "ok"
+    assert fit.bse["y|t1.l2"] > 10  # residual standard deviations of units

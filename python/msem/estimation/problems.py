@@ -414,6 +414,11 @@ def separation_problems(objective: Objective, theta: Floats, sampling: Sampling 
         errors = np.array([known[row.free - 1] if row.free else np.nan for row in table.rows])
     lost: dict[str, list[str]] = {}
     names = table.names()
+    # of units about the model of level 2, given its factors: what differs between clusters is in the same units
+    between: dict[tuple[object, str], float] = {}
+    for row, value in zip(table.rows, values, strict=True):
+        if row.op == "~~" and row.lhs == row.rhs and row.level:
+            between[row.group, row.lhs] = max(float(value), 0.0)
     for row, value, error in zip(table.rows, values, errors, strict=True):
         response = row.rhs if row.op == "=~" else row.lhs
         if not row.free or row.op not in ("~", "=~", "|") or response not in table.ordered.thresholds:
@@ -423,6 +428,8 @@ def separation_problems(objective: Objective, theta: Floats, sampling: Sampling 
             cov = objective.implied(theta, row.group)[row.level].cov
             explains = row.lhs if row.op == "=~" else row.rhs
             spread = math.sqrt(max(float(np.asarray(cov.loc[explains, explains])), 0.0))
+        if row.level:
+            spread /= math.sqrt(1 + between.get((row.group, response), 0.0))
         if (row.op != "|" and abs(value) * spread > FAR) or error * spread > VAGUE:
             lost.setdefault(response, []).append(names[row.free - 1])
     for response, own in lost.items():
