@@ -21,6 +21,8 @@ constexpr Index kPlaces = 1 << 14;   // where probabilities are evaluated at a t
 constexpr double kRange = 6;         // standard deviations that the nodes of level 1 reach
 constexpr double kNarrowest = 0.02;  // and smallest, in units of the spacing asked for
 constexpr double kWidest = 0.6;      // largest spacing of these nodes in standard deviations
+// Spread of what a single dimension is integrated over, beside residuals of about 1, that is as good as none.
+constexpr double kNoSpread = 1e-4;
 constexpr double kLogistic = 1.8137993642342178506;  // pi / sqrt(3), the scale of a logistic variance of 1
 
 using Array = Eigen::ArrayXd;
@@ -653,6 +655,10 @@ OrderedPosterior OrderedPoint::posterior() const {
     out.within_var.col(i) = second.col(unit) - mean.col(unit).cwiseAbs2();
   }
   return out;
+}
+
+Vector OrderedPoint::negligible_spread() const {
+  return Vector::Constant(over_->integrated, over_->integrated == 1 ? kNoSpread : 0.0);
 }
 
 std::unique_ptr<LikelihoodPoint> OrderedLikelihood::at(Implied moments) const {

@@ -80,6 +80,7 @@ class OrderedPoint : public IntegralPoint {
     return out;
   }
   bool prepare_integrand() override;
+  Vector negligible_spread() const override;
 
  private:
   friend class OrderedDensity;

@@ -310,7 +310,9 @@ def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
     if found is None:
         return ()
     integrals = [s.integral for s in fit.sample.statistics if s.integral is not None]
-    accuracy = (f"Log-likelihood with {found.finer}: change", f"{found.change:.1e}")
+    # smaller changes are rounding, and differ between machines
+    change = "below 1e-09" if abs(found.change) < 1e-9 else f"{found.change:.1e}"
+    accuracy = (f"Log-likelihood with {found.finer}: change", change)
     if not integrals:
         nodes = ("Adaptive quadrature, nodes for each slope", found.nodes)
         return (Section("Integrals Over Slopes", (nodes, accuracy)),)
