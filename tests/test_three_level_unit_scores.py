@@ -153,6 +153,6 @@ def test_a_singular_matrix_of_a_level_with_products_is_named():
     data = sample(schools=30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = msem.sem(SMALL, data[data["school"] < 3], cluster=["school", "class"])
+        fit = msem.sem(SMALL, data[data["school"] < 6], cluster=["school", "class"])
     (problem,) = (one for one in fit.problems if one.name == "boundary")
     assert "the covariance matrix of y1, s at level 2 is singular" in problem.cause
