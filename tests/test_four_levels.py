@@ -292,7 +292,7 @@ def test_description_and_exploratory_analysis() -> None:
         (
             {"cluster": [*CLUSTER, "v4"]},
             ModelError,
-            "names 4 columns, and the model has four levels: add a 'level: 5'",
+            "names 4 columns, and the model has four levels: add 'level: 5'",
         ),
         (
             {"model": FACTORS.replace("level: 2", "level: 6")},

@@ -196,7 +196,7 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
     [
         ({"cluster": "school"}, ModelError, 'three levels.*two columns.*cluster=\\["school", "class"\\]'),
         ({"cluster": None}, ModelError, "three levels.*cluster= names none"),
-        ({"cluster": ["school", "class", "id"]}, ModelError, "3 columns, .*three levels: add a 'level: 4'"),
+        ({"cluster": ["school", "class", "id"]}, ModelError, "3 columns, .*three levels: add 'level: 4'"),
         (
             {"cluster": ["room", "school"]},
             DataError,

@@ -75,6 +75,7 @@ def test_properties_without_a_value_keep_their_own_message(demo):
         ({"sampling_weights": "w"}, "weights= here"),
         ({"estimator": "REML"}, "small-samples.md"),
         ({"cluster": ["a", "b"]}, "names 2 columns, and the model has two levels"),
+        ({"cluster": ["a", "b", "c"]}, "add 'level: 3' and 'level: 4' to the model, or name 1 column only"),
         ({"groups": "a"}, "cluster= here"),
         ({"std_lvv": True}, "did you mean 'std_lv'"),
         ({"se": "cluster"}, 'called "robust" here'),

@@ -372,11 +372,12 @@ def require_columns_of_levels(table: ParameterTable, settings: Settings) -> None
         )
     if len(columns) > max(table.nlevels - 1, 1):
         most = max(table.nlevels - 1, 1)
+        lacking = " and ".join(f"'level: {k}'" for k in range(table.nlevels + 1, len(columns) + 2))
         raise ModelError(
             f"cluster={settings.cluster_text} names {len(columns)} columns, and the model has "
             f"{number_of_levels(table.nlevels)}: "
             + (
-                f"add a 'level: {len(columns) + 1}' to the model, or name {most} column{'s' if most > 1 else ''} only"
+                f"add {lacking} to the model, or name {most} column{'s' if most > 1 else ''} only"
                 if len(columns) < DEEPEST
                 else f"models have up to {NUMBERS[DEEPEST]} levels; leave out a column"
             )
