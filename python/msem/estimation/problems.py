@@ -399,7 +399,7 @@ def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iter
             yield Problem("improper", f"the {PARTS[indefinite]}{where} is not positive definite", remedy)
 
 
-def separation_problems(objective: Objective, theta: Floats, sampling: Sampling | None) -> Iterator[Problem]:
+def separation_problems(objective: Objective, theta: Floats, sampling: Sampling) -> Iterator[Problem]:
     """Ordered variables whose likelihood has its maximum where paths or thresholds are infinite.
 
     Where what explains a variable separates its categories (Albert & Anderson, 1984), probabilities go to 0 and 1 as
@@ -408,29 +408,26 @@ def separation_problems(objective: Objective, theta: Floats, sampling: Sampling 
     """
     table = objective.table
     values = objective.row_values(theta)
-    errors = np.full(len(values), np.nan)
-    if sampling is not None:
-        known = np.sqrt(np.maximum(sampling.vcov.diagonal(), 0))
-        errors = np.array([known[row.free - 1] if row.free else np.nan for row in table.rows])
+    errors = np.sqrt(np.maximum(sampling.vcov.diagonal(), 0))
+    implied = {group: objective.implied(theta, group) for group in range(1, table.ngroups + 1)}
     lost: dict[str, list[str]] = {}
     names = table.names()
-    # of units about the model of level 2, given its factors: what differs between clusters is in the same units
-    between: dict[tuple[object, str], float] = {}
+    # about the model of the highest level that a variable stands at: with much of it, paths and thresholds are great
+    residual: dict[tuple[int, str], float] = {}
     for row, value in zip(table.rows, values, strict=True):
-        if row.op == "~~" and row.lhs == row.rhs and row.level:
-            between[row.group, row.lhs] = max(float(value), 0.0)
-    for row, value, error in zip(table.rows, values, errors, strict=True):
+        if row.op == "~~" and row.lhs == row.rhs:
+            residual[row.group, row.lhs] = max(float(value), 0.0)
+    for row, value in zip(table.rows, values, strict=True):
         response = row.rhs if row.op == "=~" else row.lhs
         if not row.free or row.op not in ("~", "=~", "|") or response not in table.ordered.thresholds:
             continue
         spread = 1.0
         if row.op != "|":
-            cov = objective.implied(theta, row.group)[row.level].cov
+            cov = implied[row.group][row.level].cov
             explains = row.lhs if row.op == "=~" else row.rhs
             spread = math.sqrt(max(float(np.asarray(cov.loc[explains, explains])), 0.0))
-        if row.level:
-            spread /= math.sqrt(1 + between.get((row.group, response), 0.0))
-        if (row.op != "|" and abs(value) * spread > FAR) or error * spread > VAGUE:
+        spread /= math.sqrt(1 + residual.get((row.group, response), 0.0))
+        if (row.op != "|" and abs(value) * spread > FAR) or errors[row.free - 1] * spread > VAGUE:
             lost.setdefault(response, []).append(names[row.free - 1])
     for response, own in lost.items():
         yield Problem(
