@@ -204,7 +204,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "test": (
         {"test": "satorra.bentler"},
         ValueError,
-        "test='mean_scaled' is not for estimator=\"ML\": take 'yuan_bentler_mplus'",
+        'test=\'mean_scaled\' is not for estimator="ML": take estimator="MLM"',
     ),
     "bread": ({"estimator": "MLR", "information": "first_order"}, ValueError, "cannot be its bread"),
     "test of first order": ({"test": "yuan.bentler", "information": "first_order"}, ValueError, "bread"),

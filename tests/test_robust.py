@@ -334,6 +334,62 @@ def test_lavaan_shorthand_for_information() -> None:
     pd.testing.assert_series_equal(short.bse, mlr(estimator="MLF").bse)
 
 
+def test_mlm_is_the_correction_of_satorra_and_bentler() -> None:
+    """Gamma from the products of the deviations, derivatives of the implied covariances written out."""
+    data = sample()
+    names = ["y1", "y2", "x1", "x2"]
+    fit = msem.sem("f =~ y1 + y2 + x1 + x2", data, estimator="MLM", meanstructure=False)
+    loadings, psi = np.array([1.0, *fit.params[:3]]), fit.params["f~~f"]
+    theta = np.diag([fit.params[f"{name}~~{name}"] for name in names])
+    sigma = psi * np.outer(loadings, loadings) + theta
+    row, col = np.tril_indices(4)
+
+    def moved(change: np.ndarray) -> np.ndarray:
+        return change[row, col]
+
+    units = np.eye(4)
+    derivatives = {
+        f"f=~{n}": psi * (np.outer(e, loadings) + np.outer(loadings, e))
+        for n, e in zip(names, units, strict=True)
+    }
+    derivatives |= {f"{n}~~{n}": np.outer(e, e) for n, e in zip(names, units, strict=True)}
+    derivatives["f~~f"] = np.outer(loadings, loadings)
+    jacobian = np.column_stack([moved(derivatives[name]) for name in fit.params.index])
+    inverse = np.linalg.inv(sigma)
+    symmetric = [np.outer(units[i], units[j]) for i, j in zip(row, col, strict=True)]
+    symmetric = [m + m.T - np.diag(np.diag(m)) for m in symmetric]
+    weight = np.array([[0.5 * np.trace(inverse @ a @ inverse @ b) for b in symmetric] for a in symmetric])
+    deviations = (data[names] - data[names].mean()).to_numpy()
+    products = deviations[:, row] * deviations[:, col]
+    gamma = np.cov(products.T, bias=True)
+    bread = np.linalg.inv(jacobian.T @ weight @ jacobian)
+    projection = bread @ jacobian.T @ weight
+    n = len(data)
+    np.testing.assert_allclose(fit.bse, np.sqrt(np.diag(projection @ gamma @ projection.T) / n), rtol=1e-8)
+    residual = weight - weight @ jacobian @ projection
+    factor = np.trace(residual @ gamma) / 2
+    measures = fit.fit_measures()
+    assert measures["chisq_scaling_factor"] == pytest.approx(factor, rel=1e-8)
+    assert measures["chisq_scaled"] == pytest.approx(measures["chisq"] / factor, rel=1e-8)
+    assert "Satorra-Bentler" in fit.summary()
+    assert fit.options.estimator == "ML"
+
+
+def test_mlm_is_the_same_options_and_is_for_complete_continuous_data() -> None:
+    short = msem.sem(TWO_LEVEL, DEMO, cluster="cluster", estimator="mlm")
+    long = mlr(estimator="ML", se="robust", information="expected", test="yuan.bentler")
+    pd.testing.assert_frame_equal(short.estimates(), long.estimates())
+    pd.testing.assert_series_equal(short.fit_measures(), long.fit_measures())
+    standard = msem.sem(TWO_LEVEL, DEMO, cluster="cluster", estimator="MLM", se="standard")
+    assert (standard.options.se, standard.options.test) == ("standard", ("standard", "yuan_bentler"))
+    with pytest.raises(UnsupportedError, match='not for missing=: take "MLR"'):
+        msem.sem(TWO_LEVEL, DEMO, cluster="cluster", estimator="MLM", missing="fiml")
+    with pytest.raises(UnsupportedError, match="not for ordered="):
+        msem.sem(ONE_LEVEL, DEMO, estimator="MLM", ordered=["y1"])
+    with pytest.raises(ValueError, match='take estimator="MLM"'):
+        mlr(estimator="ML", test="satorra.bentler")
+
+
 def test_standard_errors_asked_for_win_over_the_estimator() -> None:
     fit = mlr(se="standard", test="standard")
     pd.testing.assert_series_equal(fit.bse, msem.sem(TWO_LEVEL, DEMO, cluster="cluster").bse)

@@ -283,7 +283,10 @@ OPTIONS = tuple(
 
 VALUES: Mapping[str, Mapping[tuple[str, ...], str]] = {
     "estimator": {
-        ("MLM", "MLMV", "MLMVS"): 'is for complete single-level data; take "MLR", which holds for these too',
+        (
+            "MLMV",
+            "MLMVS",
+        ): 'is not there; take "MLM", of the same errors and a test scaled by its mean alone, or "MLR"',
         ("BAYES",): 'is not an estimator here: take "ML", and fit.posterior() of the fit',
         (
             "REML",

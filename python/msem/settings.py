@@ -65,6 +65,16 @@ TEST_NAMES = {
     "mean_var_adjusted": "mean_variance_adjusted",
     "satterthwaite": "mean_variance_adjusted",
 }
+# What an estimator's name stands for beside an estimator, where these options are not given themselves.
+SHORT_FORMS: Mapping[str, Mapping[str, Any]] = {
+    # Satorra and Bentler (1994): tr(U Gamma) with the expected information
+    "MLM": {
+        "estimator": "ML",
+        "se": "robust",
+        "information": "expected",
+        "test": ("standard", "yuan_bentler"),
+    },
+}
 REPLICATES = 1000
 MAX_SEED = 2**64
 LARGEST_COUNT = 2**31 - 1  # of threads and iterations in the core: who allows more has as many
@@ -202,8 +212,19 @@ def _missing(name: str, value: Any) -> Any:
 
 def _estimator(name: str, value: Any) -> Any:
     upper = str(value).upper()
-    require_choice(name, upper, ESTIMATORS)
+    if upper not in SHORT_FORMS:
+        require_choice(name, upper, ESTIMATORS)
     return upper
+
+
+def _require_short_form(estimator: str, values: Mapping[str, Any]) -> None:
+    """Refuse Satorra and Bentler's correction where values may be missing, or are categories."""
+    remedies = {"missing": 'take "MLR"', "ordered": 'leave it out, for "WLSMV"'}
+    for name, remedy in remedies.items():
+        if values.get(name, OPTIONS[name].default) != OPTIONS[name].default:
+            raise UnsupportedError(
+                f'estimator="{estimator}" is for complete data of continuous variables, not for {name}=: {remedy}'
+            )
 
 
 def _information(name: str, value: Any) -> Any:
@@ -373,6 +394,11 @@ class Settings:
             values[name] = value if default or not own.metadata else own.metadata["read"](name, value)
         if values.get("se") in get_args(Information):
             values["information"], values["se"] = values["se"], "standard"
+        short = SHORT_FORMS.get(values.get("estimator") or "")
+        if short is not None:
+            _require_short_form(values["estimator"], values)
+            chosen = {name: value for name, value in short.items() if values.get(name) is None}
+            values |= chosen | {"estimator": short["estimator"]}
         useless = [name for name in ("bootstrap", "seed") if values.get(name) is not None]
         if useless and values.get("se") != "bootstrap":
             raise MsemError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
@@ -621,7 +647,8 @@ class Settings:
         least_squares = self.weighting is not None
         for each in test:
             if each != "standard" and (each in ADJUSTED) != least_squares:
-                remedy = f"{' or '.join(map(repr, ADJUSTED))}" if least_squares else "'yuan_bentler_mplus'"
+                own = " or ".join(map(repr, ADJUSTED)) if least_squares else "'yuan_bentler_mplus'"
+                remedy = own if least_squares or each != "mean_scaled" else 'estimator="MLM"'
                 raise MsemError(
                     f'test={each!r} is not for estimator="{self.method}": take {remedy}, or leave it out'
                 )

@@ -262,7 +262,9 @@ def measure_sections(
     test = options.scaled_test or options.adjusted_test
     if test is None:
         return fit_sections(measures, full=full)
-    return scaled_sections(measures, CORRECTIONS[test], full=full)
+    satorra_bentler = test == "yuan_bentler" and options.information == "expected"
+    correction = CORRECTIONS["mean_scaled" if satorra_bentler else test]  # the same mean, tr(U Gamma)
+    return scaled_sections(measures, correction, full=full)
 
 
 def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:

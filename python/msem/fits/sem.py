@@ -248,12 +248,13 @@ def sem(
         "starts" and "seed" of the search for the lowest minimum.
     estimator : str, optional
         "ML", maximum likelihood, the default without ordered variables; "MLR" with robust standard errors and the
-        scaled test of Yuan and Bentler, "MLF" with first-order information. Least squares on saturated moments: "WLS",
-        weighted by the inverse of their covariance matrix; "DWLS", by their variances, which with robust standard
-        errors is "WLSM" (mean-scaled test), "WLSMV" (scaled and shifted) or "WLSMVS" (Satterthwaite); "ULS",
-        unweighted, likewise "ULSM", "ULSMV" and "ULSMVS"; "GLS", weighted as if the variables were normal. "ULS" by
-        itself has errors and a chi-square (Browne's residual-based statistic) that hold for normal data. See
-        `docs/least-squares.md`.
+        scaled test of Yuan and Bentler, "MLM" with those of Satorra and Bentler (1994), which are for complete data
+        (``se="robust", information="expected", test="yuan.bentler"``), "MLF" with first-order information. Least
+        squares on saturated moments: "WLS", weighted by the inverse of their covariance matrix; "DWLS", by their
+        variances, which with robust standard errors is "WLSM" (mean-scaled test), "WLSMV" (scaled and shifted) or
+        "WLSMVS" (Satterthwaite); "ULS", unweighted, likewise "ULSM", "ULSMV" and "ULSMVS"; "GLS", weighted as if the
+        variables were normal. "ULS" by itself has errors and a chi-square (Browne's residual-based statistic) that hold
+        for normal data. See `docs/least-squares.md`.
     information : {"observed", "expected", "first_order"}, optional
         What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
         single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
