@@ -187,8 +187,8 @@ def test_rows_may_share_a_label(demo):
 def test_what_has_no_influence_is_refused(demo, fit):
     with pytest.raises(DataError, match="raw data"):
         msem.sem(DEMO, fit.saturated).influence()
-    with pytest.raises(UnsupportedError, match="ML"):
-        msem.sem("f =~ y1 + y2 + y3", demo, estimator="ULS").influence()
+    with pytest.raises(UnsupportedError, match="penalty"):
+        msem.sem(DEMO, demo, cluster="cluster", penalty="between").influence()
     with pytest.raises(ValueError, match="by must be"):
         fit.influence().top(by="size")
 

@@ -32,13 +32,15 @@ std::vector<Task> tasks_of(const std::vector<Index>& order, const std::vector<In
   return out;
 }
 
-// The likelihood of all clusters but one.
+// An objective, less that of one of its clusters if there is one.
 class OtherClusters {
  public:
-  OtherClusters(const Objective& whole, const Objective& cluster) : whole_(whole), cluster_(cluster) {}
+  explicit OtherClusters(const Objective& whole, const Objective* cluster = nullptr)
+      : whole_(whole), cluster_(cluster) {}
   Evaluation at(const Vector& theta) const {
     Evaluation out = whole_.evaluate(theta);
-    const Evaluation own = cluster_.evaluate(theta);
+    if (!cluster_) return out;
+    const Evaluation own = cluster_->evaluate(theta);
     out.in_domain = out.in_domain && own.in_domain;
     out.value -= own.value;
     out.gradient -= own.gradient;
@@ -48,7 +50,7 @@ class OtherClusters {
 
  private:
   const Objective& whole_;
-  const Objective& cluster_;
+  const Objective* cluster_;
 };
 
 // Steps along -solver * slope in the directions that are free, each halved until it descends; false if the
@@ -74,6 +76,34 @@ bool descend(const OtherClusters& others, const Directions& free, const Matrix& 
     now = std::move(there);
   }
   return true;
+}
+
+// W where the covariance matrix that it is the inverse of, or the diagonal of that, loses an outer product
+// (Sherman & Morrison, 1950); nothing where that is not positive.
+Matrix weight_without(const Matrix& weight, const Vector& share, double factor) {
+  if (weight.cols() == 1 && weight.rows() != 1) {
+    const Vector left = 1 - weight.col(0).array() * share.array().square();
+    if (!(left.minCoeff() > kSingular)) return {};
+    return factor * weight.col(0).cwiseQuotient(left);
+  }
+  const Vector reach = apply(weight, share);
+  const double left = 1 - share.dot(reach);
+  if (!(left > kSingular)) return {};
+  Matrix out = weight;
+  add_outer(out, 1 / left, reach, reach);
+  return factor * out;
+}
+
+// Information of all units but one about the moments that are used; nothing outside the domain.
+Matrix information_without(const SaturatedWeights& w, Index at) {
+  const Objective own = of_cluster(w.model, 0, w.clusters, w.chosen[at]);
+  const Vector moments = w.moments.row(at);
+  const Matrix all =
+      w.observed ? w.model.observed_information(moments) : w.model.expected_information(moments);
+  const Matrix part = w.observed ? own.observed_information(moments) : own.expected_information(moments);
+  if (!all.size() || !part.size()) return {};
+  const Matrix out = select(all, w.used, w.used) - select(part, w.used, w.used);
+  return positive_definite(out) ? out : Matrix();
 }
 
 }  // namespace
@@ -116,10 +146,38 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
       }
       Vector moved = theta;
       if (!(inverse.pivot > kSingular)) continue;
-      if (!descend({objective, cluster}, free, inverse.inverse, moved, corrections)) continue;
+      if (!descend(OtherClusters(objective, &cluster), free, inverse.inverse, moved, corrections)) continue;
       out.change.row(at) = moved - theta;
       out.displacement[at] = objective.value(moved) - value;
     }
+  });
+  return out;
+}
+
+LeaveOneOutSteps leave_one_out_statistics(const Objective& objective, const Vector& theta,
+                                          const Directions& free, const LeastSquares& loss,
+                                          const StatisticsWithout& without, const SaturatedWeights* weights,
+                                          int group, int corrections, int threads) {
+  const Index total = without.values.rows();
+  const ScaledInverse inverse = scaled_inverse(objective.observed_information_in(theta, free.basis));
+  const double value = objective.value(theta), nan = std::numeric_limits<double>::quiet_NaN();
+  LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
+  if (free.basis.cols() && !(inverse.pivot > kSingular)) return out;
+  in_threads(total, threads, [&](Index i) {
+    if (!without.values.row(i).allFinite()) return;
+    const Matrix weight = weights ? information_without(*weights, i)
+                          : without.shares.rows()
+                              ? weight_without(loss.weight(), without.shares.row(i), without.factor[i])
+                              : Matrix(without.factor[i] * loss.weight());
+    if (!weight.size()) return;
+    std::vector<Group> groups = objective.groups();
+    groups[group].likelihood = std::make_shared<LeastSquares>(
+        loss.layout(), loss.statistics(), without.values.row(i), weight, loss.given(), loss.ordered());
+    const Objective others(objective.npar(), objective.blocks(), std::move(groups), objective.terms());
+    Vector moved = theta;
+    if (!descend(OtherClusters(others), free, inverse.inverse, moved, corrections)) return;
+    out.change.row(i) = moved - theta;
+    out.displacement[i] = objective.value(moved) - value;
   });
   return out;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "fit/objective.hpp"
+#include "likelihood/least_squares.hpp"
 
 namespace msem {
 
@@ -30,5 +31,31 @@ struct LeaveOneOutSteps {
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
                                      const Clusters& clusters, const std::vector<Index>& chosen, int group,
                                      int corrections, int threads);
+
+// What least squares has for statistics and weights without each unit of a group.
+struct StatisticsWithout {
+  Matrix values;  // units x statistics
+  Matrix shares;  // likewise: the outer product of a row is the unit's part of the covariance matrix that the
+                  // weights are the inverse of; no rows where weights have another origin
+  Vector factor;  // of the weights
+};
+
+// The saturated model of a group, whose information about some moments (`used`) is the weight matrix.
+struct SaturatedWeights {
+  const Objective& model;
+  const Clusters& clusters;
+  const std::vector<Index>& used;
+  const Matrix& moments;             // without each unit, all of them
+  const std::vector<Index>& chosen;  // these units
+  bool observed;                     // kind of information
+};
+
+// The minimum for the statistics without each unit: steps from the whole sample's with the matrix of its
+// observed information. `loss` is the likelihood of the group in the objective. displacement: what the
+// squares of the whole sample grow by. `weights`: null where W has another origin.
+LeaveOneOutSteps leave_one_out_statistics(const Objective& objective, const Vector& theta,
+                                          const Directions& free, const LeastSquares& loss,
+                                          const StatisticsWithout& without, const SaturatedWeights* weights,
+                                          int group, int corrections, int threads);
 
 }  // namespace msem

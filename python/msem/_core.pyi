@@ -694,6 +694,21 @@ def leave_one_out_steps(
     corrections: int = 8,
     threads: int = 1,
 ) -> tuple[_Floats, _Floats]: ...
+def leave_one_out_statistics(
+    objective: Objective,
+    theta: ArrayLike,
+    basis: _Floats,
+    intercepts: Sequence[int],
+    loss: LeastSquares,
+    values: _Floats,
+    shares: _Floats,
+    factor: _Floats,
+    group: int = 0,
+    saturated: tuple[Objective, Clusters, Sequence[int], _Floats, Sequence[int] | NDArray[np.intp], bool]
+    | None = None,
+    corrections: int = 60,
+    threads: int = 1,
+) -> tuple[_Floats, _Floats]: ...
 def delete_one_steps(
     objective: Objective,
     theta: ArrayLike,

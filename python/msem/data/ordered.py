@@ -23,7 +23,7 @@ from msem.data.columns import column_names, read_frame, select_columns
 from msem.data.complete import SampleStatistics
 from msem.data.first_stage import FirstStage, Statistic
 from msem.data.rows import ClusteredData
-from msem.data.statistics import Saturated
+from msem.data.statistics import Saturated, Statistics
 from msem.data.survey import Sampled, independent_rows
 from msem.distributions import normal_quantile
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
@@ -301,17 +301,13 @@ def ordered_statistics(
         clusters, or no row has a pair of them.
     """
     columns = _columns(statistics, rows, covariates)
-    cuts = {name: len(labels) - 1 for name, labels in categories.items()}
     names = (*columns.unit, *columns.cluster)
-    values = [*columns.units.T, *columns.cluster_values.T]
-    counts = [len(categories[name]) if name in categories else 0 for name in names]
-    for name, column in zip(names, values, strict=True):
+    for name, column in zip(names, columns.by_variable, strict=True):
         if name in categories:
             check_counts(name, column[~np.isnan(column)], categories[name], place)
-    weights = [columns.weights if name in columns.unit else columns.cluster_weights for name in names]
-    starts = [_starts(column, k, own) for column, k, own in zip(values, counts, weights, strict=True)]
+    found = _estimated(columns, categories)
+    cuts = {name: len(labels) - 1 for name, labels in categories.items()}
     two = len(covariates) > 1
-    found = _estimated(columns, counts, starts, two=two)
     keys = first_stage_keys(statistics.variables, covariates, cuts)
     if found["unsettled"]:
         raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], columns, place)
@@ -361,10 +357,13 @@ class _Columns:
     cluster_weights: Floats | None = None
     sampled: Sampled | None = None  # with the number of its PSU for each row of scores
 
+    @property
+    def by_variable(self) -> list[Floats]:
+        """Values of each variable, of units and then of clusters."""
+        return [*self.units.T, *self.cluster_values.T]
 
-def _columns(
-    statistics: SampleStatistics, rows: ClusteredData, covariates: Sequence[Sequence[str]]
-) -> _Columns:
+
+def _columns(statistics: Statistics, rows: ClusteredData, covariates: Sequence[Sequence[str]]) -> _Columns:
     def of(names: Sequence[str]) -> Floats:
         return rows.values(tuple(names)) if names else np.zeros((len(next(iter(rows.columns.values()))), 0))
 
@@ -410,12 +409,38 @@ def _columns(
     )
 
 
-def _estimated(
-    columns: _Columns, counts: Sequence[int], starts: Sequence[Floats], *, two: bool
-) -> _core.FirstStageParts:
-    nothing = np.empty(0)
+def first_stage_influence(
+    statistics: Statistics, rows: ClusteredData, covariates: Sequence[Sequence[str]]
+) -> Floats:
+    """What each cluster, or each row that comes in none, adds to the estimates of the first stage, shape (J, m).
+
+    As often as it counts; the sum is zero. The estimates are made again: the scores of single units are not kept.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Of a first stage.
+    rows : ClusteredData
+        That they are of.
+    covariates : sequence of sequences of str
+        Fixed covariates of each level.
+    """
+    columns = _columns(statistics, rows, covariates)
+    if len(covariates) == 1 and rows.cluster_count is None:
+        columns = replace(columns, codes=list(range(len(columns.units))))
+    found = _estimated(columns, statistics.labels)
+    return _over_bread(found["bread"], found["scores"].T).T
+
+
+def _estimated(columns: _Columns, categories: Mapping[str, Sequence[Any]]) -> _core.FirstStageParts:
+    names, nothing = (*columns.unit, *columns.cluster), np.empty(0)
+    counts = [len(categories[name]) if name in categories else 0 for name in names]
+    of_rows = [columns.weights if name in columns.unit else columns.cluster_weights for name in names]
+    starts = [
+        _starts(column, k, own) for column, k, own in zip(columns.by_variable, counts, of_rows, strict=True)
+    ]
     weights = nothing if columns.weights is None else columns.weights
-    if not two:
+    if len(columns.covariates) == 1:
         return _core.first_stage(columns.units, columns.x, counts, columns.codes, starts, weights)
     both = [int(name in columns.both) for name in columns.unit]
     return _core.two_level_first_stage(

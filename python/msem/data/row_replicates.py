@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from msem.data.complete import SampleStatistics
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.model_statistics import statistics_of_rows
+from msem.data.numbering import InnerClusters
 from msem.data.ordered import ordered_statistics
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group
@@ -31,9 +32,36 @@ def some_rows(rows: ClusteredData, units: NDArray[np.intp]) -> ClusteredData:
         chosen = np.concatenate([order[first[k] : first[k + 1]] for k in units])
         codes = np.repeat(np.arange(len(units)), np.diff(first)[units])
     columns = {name: values[chosen] for name, values in rows.columns.items()}
-    clusters = pd.RangeIndex(0 if codes is None else len(units))
-    index = pd.RangeIndex(len(chosen))
-    return ClusteredData(columns, codes, clusters, len(chosen), {}, 0, 0, complete=rows.complete, index=index)
+    return ClusteredData(
+        columns,
+        codes,
+        pd.RangeIndex(0 if codes is None else len(units)),
+        len(chosen),
+        {},
+        0,
+        0,
+        complete=rows.complete,
+        index=pd.RangeIndex(len(chosen)),
+        inner={} if codes is None else inner_clusters(rows.inner, chosen, codes),
+    )
+
+
+def inner_clusters(
+    inner: Mapping[str, InnerClusters], chosen: NDArray[np.intp], codes: NDArray[np.intp]
+) -> dict[str, InnerClusters]:
+    """Clusters within clusters for some of the rows, whose clusters have new numbers; see `some_rows`."""
+    out, above = {}, codes
+    for name, own in inner.items():
+        here = own.codes[chosen]
+        _, first, which = np.unique(above * len(own.parent) + here, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # of first appearance
+        number = np.empty(len(first), dtype=np.int64)
+        number[order] = np.arange(len(first))
+        kept = here[first[order]]
+        weights = None if own.weights is None else own.weights[kept]
+        out[name] = InnerClusters(number[which.ravel()], above[first[order]], own.ids[kept], weights=weights)
+        above = out[name].codes
+    return out
 
 
 def with_weights(rows: ClusteredData, units: Floats | None, counts: Floats) -> ClusteredData:

@@ -7,6 +7,7 @@ the lower triangle of the covariance matrix by column; in a fit of all levels th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import smallest_eigenvalue, vech_index
 from msem.data.checks import regular_inverse
-from msem.data.sample import Sample
+from msem.data.sample import Group, Sample
 from msem.distributions import chisq_pvalue
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
@@ -98,6 +99,23 @@ class LevelDiscrepancy:
     def gradient_root(self, objective: Objective, theta: Floats) -> Floats:
         """Rows whose outer products are the covariance matrix of half the gradient of another model's discrepancy."""
         raise UnsupportedError("score tests are for fits to the moments of all levels")
+
+    def unit_scores(self, fit: Estimate, sample: Sample) -> list[Floats]:
+        """Contributions of the units of each group to half the gradient."""
+        raise UnsupportedError("contributions of single clusters are for fits to the moments of all levels")
+
+    def steps_without(
+        self,
+        fit: Estimate,
+        basis: Floats,
+        intercepts: Sequence[int],
+        group: Group,
+        number: int,
+        chosen: NDArray[np.intp],
+        threads: int,
+    ) -> tuple[Floats, Floats]:
+        """Changes of the estimates without each of some units of a group, and of the discrepancy."""
+        raise UnsupportedError("influence of single clusters is for fits to the moments of all levels")
 
     def of(self, fit: Estimate) -> LevelDiscrepancy:
         """The same for another model of these statistics, such as the baseline model."""

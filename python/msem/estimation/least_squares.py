@@ -41,6 +41,13 @@ from msem.estimation.objective import Objective
 from msem.estimation.problems import Problem
 from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction
+from msem.estimation.unit_statistics import (
+    moment_bread,
+    moment_scores,
+    statistics_without,
+    unit_influence,
+    unit_sizes,
+)
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 from msem.settings import ResolvedSettings, Weighting
@@ -130,6 +137,63 @@ class LeastSquaresSolution(LevelDiscrepancy):
         out: Floats = root.T @ self.weight[np.ix_(used, used)] @ plain.information_factor(theta)
         return out
 
+    def unit_scores(self, fit: Estimate, sample: Sample) -> list[Floats]:
+        """D'W A^-1 g_j of the units of each group: their parts of D'W(s - sigma), minus half the gradient."""
+        plain = fit.objective.with_losses([stage.plain for stage in self.stages])
+        derivatives = plain.information_factor(fit.theta)
+        out, first = [], 0
+        for number, (group, stage) in enumerate(zip(sample.groups, self.stages, strict=True), 1):
+            own = derivatives[first : first + len(stage.used)]
+            first += len(own)
+            out.append(unit_influence(fit.table, group, number, stage.used) @ stage.full_weight @ own)
+        return out
+
+    def steps_without(
+        self,
+        fit: Estimate,
+        basis: Floats,
+        intercepts: Sequence[int],
+        group: Group,
+        number: int,
+        chosen: NDArray[np.intp],
+        threads: int,
+    ) -> tuple[Floats, Floats]:
+        """Changes of the estimates without each of some units of a group, and what the whole sample's squares grow by.
+
+        The statistics are those of `statistics_without`, for which the squares are minimised in a few steps. Weights
+        that come from acov(s) lose the unit's part of it.
+        """
+        stage = self.stages[number - 1]
+        influence = unit_influence(fit.table, group, number, stage.used)
+        count = len(influence)
+        values, moments = statistics_without(group, stage.values, influence, stage.used, chosen, threads)
+        shares, factor = np.empty((0, 0)), np.full(len(chosen), 1 - 1 / count)
+        saturated = None
+        if self.weighting == "ULS":
+            factor = 1 - unit_sizes(group)[chosen] / group.statistics.nobs
+        elif self.weighting == "GLS":
+            core, c = saturated_core(group.statistics, group.clusters), group.clusters
+            observed = not group.statistics.complete
+            clusters = c.of(core.likelihoods[0])
+            saturated = (core, clusters, stage.used.tolist(), moments, chosen, observed)
+        elif not self.normal:
+            together = group.in_clusters and not fit.table.multilevel
+            shares = np.sqrt(count / (count - 1) if together else 1.0) * influence[chosen]
+            factor = factor**2
+        return _core.leave_one_out_statistics(
+            fit.objective.core,
+            fit.theta,
+            basis,
+            intercepts,
+            stage.likelihood,
+            values,
+            shares,
+            factor,
+            number - 1,
+            saturated,
+            threads=threads,
+        )
+
     @property
     def first_stage(self) -> bool:
         """Whether the statistics are those of ordered variables."""
@@ -159,30 +223,18 @@ class LeastSquaresSolution(LevelDiscrepancy):
 
 
 def moment_covariance(
-    group: Group, table: ParameterTable, keys: Sequence[Moment], used: NDArray[np.intp], *, robust: bool
+    group: Group, table: ParameterTable, used: NDArray[np.intp], *, robust: bool
 ) -> tuple[Floats, Floats | None]:
     """Sampling covariance matrix of some saturated moments, the others given, and `SecondStage.influence`.
 
     A^-1 of the information about these moments or, robust, A^-1 M A^-1 with the sum M over clusters of outer products
-    of scores. A is the expected information for complete data, as in lavaan, and the observed one with holes or
-    weights.
+    of scores; see `moment_bread`.
     """
-    s, values = group.statistics, moment_values(group.statistics, group.levels)
-    plain = s.complete and group.sampled is None
-    information = saturated_information(values, s, "expected" if plain else "observed")
-    inverse, pivot = _core.scaled_inverse(
-        information[np.ix_(used, used)] if information.size else information
-    )
-    if not pivot > 0:
-        raise DataError(
-            "the saturated moments have no covariance matrix, since their information is not positive definite: there "
-            'are too few clusters for so many variables; use estimator="ML"'
-        )
+    inverse = moment_bread(group, used)
     if not robust:
         return inverse, None
     c = group.clusters
-    scores = c.scores(saturated_core(s, c), values)[:, used]
-    influence = independent_rows(scores @ inverse, c.sampled)
+    influence = independent_rows(moment_scores(group, used) @ inverse, c.sampled)
     if c.sampled is not None and c.sampled.design is not None:
         return influence.T @ influence, influence
     return influence.T @ influence * cluster_correction(table, c), None
@@ -219,7 +271,7 @@ def second_stage(
         keys = tuple(key for key in keys if key.op == "~~")
     used = np.flatnonzero(~given_moments(table, keys))
     values = moment_values(s, group.levels)[: len(keys)][used]
-    acov, influence = moment_covariance(group, table, keys, used, robust=robust)
+    acov, influence = moment_covariance(group, table, used, robust=robust)
     weight = weight_matrix(acov, weighting, group, number, keys, used) if known is None else known
     at = {name: i for i, name in enumerate(s.variables.names)}
     statistics = [

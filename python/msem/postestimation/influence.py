@@ -11,19 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.checks import regular_inverse
 from msem.data.row_replicates import first_alike
 from msem.data.sample import Sample, require_simple
 from msem.errors import DataError, MsemError
-from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
+from msem.estimation.unit_statistics import unit_sizes
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
     FAILURES,
     Replicates,
     ReplicateSource,
-    cluster_counts,
     leave_one_out,
 )
 from msem.resampling.row_replicates import RowSource, row_source
@@ -43,7 +45,8 @@ class Influence:
         One row for each cluster, indexed by its id: size; cook, the generalized Cook's distance d'I d of the change d
         with the observed information I, wherever covariates are measured from; displacement, twice the log-likelihood
         of the whole sample lost by the estimates without the cluster; status, "ok" or why there are no numbers. With
-        several groups also group.
+        several groups also group. For least squares I is the inverse of the covariance matrix of the estimates, and
+        displacement is what the squares of the whole sample grow by.
     change : DataFrame
         Estimates without the cluster less the estimates with it, a column for each parameter.
     standardized : DataFrame
@@ -96,6 +99,7 @@ def influence_of(
     estimate: Estimate,
     sample: Sample,
     se: Floats,
+    discrepancy: LevelDiscrepancy | None = None,
     *,
     exact: bool,
     clusters: Sequence[Any] | None,
@@ -110,6 +114,8 @@ def influence_of(
     estimate : Estimate
     sample : Sample
     se : ndarray, shape (npar,)
+    discrepancy : LevelDiscrepancy, optional
+        Of fits by least squares.
     exact : bool
     clusters : sequence, optional
         Ids; default: all.
@@ -124,30 +130,30 @@ def influence_of(
     DataError
         Without raw data, or if an id is unknown.
     UnsupportedError
-        If the estimates are not maximum likelihood ones.
+        With a penalty, or weights, PSUs or strata.
     """
-    require_maximum(estimate, "measures of influence")
+    require_converged(estimate, "measures of influence")
     require_unpenalized(estimate, "measures of influence")
     require_simple(sample, "measures of influence", "fit without them to look for influential clusters")
-    counts = cluster_counts(sample)
+    sizes = [unit_sizes(group) for group in sample.groups]
     ids = sample.identifiers
     chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)
     find = _refits if exact else _steps
     with _core.ThreadLimit(threads):
-        change, displacement, status = find(estimate, sample, chosen, threads, show)
-        cook = _cook(estimate, change)
+        change, displacement, status = find(estimate, sample, discrepancy, chosen, threads, show)
+        cook = _cook(estimate, change, discrepancy)
     index = ids[chosen].rename(cluster or None)
     measures = pd.DataFrame(
         {
-            "size": np.concatenate([group.clusters.sizes for group in sample.groups])[chosen].astype(int),
+            "size": np.concatenate(sizes)[chosen].astype(int),
             "cook": cook,
             "displacement": displacement,
             "status": status,
         },
         index=index,
     )
-    if len(counts) > 1:
-        labels = np.repeat([group.label for group in sample.groups], counts)
+    if len(sizes) > 1:
+        labels = np.repeat([group.label for group in sample.groups], [len(own) for own in sizes])
         measures.insert(0, "group", labels[chosen])
     names = list(estimate.table.names())
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,7 +187,7 @@ def free_intercepts(estimate: Estimate) -> list[int]:
     return [k for k in estimate.objective.core.intercepts() if single[k]]
 
 
-def _cook(estimate: Estimate, change: Floats) -> Floats:
+def _cook(estimate: Estimate, change: Floats, discrepancy: LevelDiscrepancy | None) -> Floats:
     """Generalized Cook's distances of changes of theta, shape (J,).
 
     A mean such as a + lambda (gamma x) bends as lambda and gamma change, in proportion to x. Intercepts are taken where
@@ -195,47 +201,69 @@ def _cook(estimate: Estimate, change: Floats) -> Floats:
     straight = np.array([2 * d - (core.settle(theta, d, intercepts) - theta) for d in change[known]])
     factor = core.information_factor(theta)
     along = straight @ factor.T @ (factor @ basis)
-    out[known] = np.einsum("ja,ab,jb->j", along, core.observed_information_in(theta, basis), along)
+    if discrepancy is None:
+        metric = core.observed_information_in(theta, basis)
+    else:
+        inverse = regular_inverse(discrepancy.covariance())
+        metric = np.full((basis.shape[1],) * 2, np.nan) if inverse is None else inverse
+    out[known] = np.einsum("ja,ab,jb->j", along, metric, along)
     return out
 
 
 def _steps(
-    estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool
+    estimate: Estimate,
+    sample: Sample,
+    discrepancy: LevelDiscrepancy | None,
+    chosen: Integers,
+    threads: int,
+    show: bool,
 ) -> tuple[Floats, Floats, list[str]]:
-    """Changes by few steps from the estimates; see `_core.leave_one_out_steps`."""
+    """Changes by few steps from the estimates."""
     change = np.full((len(chosen), len(estimate.theta)), np.nan)
     displacement = np.full(len(chosen), np.nan)
     basis, intercepts = free_directions(estimate), free_intercepts(estimate)
     first = 0
-    for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
+    for number, group in enumerate(sample.groups):
+        count = len(group.identifiers)
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
-        if len(mine):
-            core = estimate.objective.core_for(group.clusters)
-            own = chosen[mine] - first
-            if group.statistics.integral is not None:  # the same for rows that are alike
-                own = first_alike(group.rows, group.statistics.names, count)[own]
-            own, which = np.unique(own, return_inverse=True)
-            moved, lost = _core.leave_one_out_steps(
-                core,
-                estimate.theta,
-                basis,
-                intercepts,
-                group.clusters.of(core.likelihoods[number]),
-                own,
-                number,
-                threads=threads,
-            )
-            change[mine], displacement[mine] = moved[which], lost[which]
+        own = chosen[mine] - first
         first += count
+        if not len(mine):
+            continue
+        if discrepancy is not None:
+            change[mine], displacement[mine] = discrepancy.steps_without(
+                estimate, basis, intercepts, group, number + 1, own, threads
+            )
+            continue
+        core = estimate.objective.core_for(group.clusters)
+        if group.statistics.integral is not None:  # the same for rows that are alike
+            own = first_alike(group.rows, group.statistics.names, count)[own]
+        own, which = np.unique(own, return_inverse=True)
+        moved, lost = _core.leave_one_out_steps(
+            core,
+            estimate.theta,
+            basis,
+            intercepts,
+            group.clusters.of(core.likelihoods[number]),
+            own,
+            number,
+            threads=threads,
+        )
+        change[mine], displacement[mine] = moved[which], lost[which]
     status = ["ok" if np.isfinite(one) else "no step, refit" for one in displacement]
     return change, displacement, status
 
 
 def _refits(
-    estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool
+    estimate: Estimate,
+    sample: Sample,
+    discrepancy: LevelDiscrepancy | None,
+    chosen: Integers,
+    threads: int,
+    show: bool,
 ) -> tuple[Floats, Floats, list[str]]:
     """Changes by refits without each cluster, from its sufficient statistics."""
-    found = _refitted(estimate, sample, chosen, threads, show)
+    found = _refitted(estimate, sample, discrepancy, chosen, threads, show)
     ok = found.outcome == 0
     displacement = np.full(len(chosen), np.nan)
     top = estimate.objective.value(estimate.theta)
@@ -245,13 +273,20 @@ def _refits(
     return np.where(ok[:, None], found.theta - estimate.theta, np.nan), displacement, status
 
 
-def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool) -> Replicates:
+def _refitted(
+    estimate: Estimate,
+    sample: Sample,
+    discrepancy: LevelDiscrepancy | None,
+    chosen: Integers,
+    threads: int,
+    show: bool,
+) -> Replicates:
     source: ReplicateSource | RowSource
-    if estimate.table.ordered.thresholds:
-        source = row_source(estimate, sample, None, None)
+    if estimate.table.ordered.thresholds or discrepancy is not None:
+        source = row_source(estimate, sample, discrepancy, None)
     else:
         source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
-    total = sum(cluster_counts(sample))
+    total = len(sample.identifiers)
     if len(chosen) == total and (chosen == np.arange(total)).all():
         with Progress("influence", total, show) as progress:
             return refit(source, total, threads, progress)
@@ -274,7 +309,8 @@ def influence(
         Refit without each cluster, from the estimates and the sufficient statistics of the others. Otherwise the
         change is approximated from the scores and the information: by a scoring step for the other clusters and
         corrections of it, with the moments of fixed covariates as they are in the whole sample, along the
-        tangent of nonlinear and active constraints.
+        tangent of nonlinear and active constraints. For least squares the statistics without the cluster come from
+        such steps; their weights lose its part of the covariance matrix, but GLS keeps its own.
     clusters : sequence, optional
         Ids of clusters; default: all.
     threads : int, optional
@@ -285,7 +321,8 @@ def influence(
     Returns
     -------
     Influence
-        Cook's distance, likelihood displacement, and changes of the estimates, raw and in standard errors.
+        Cook's distance, displacement of the likelihood or the squares, and changes of the estimates, raw and in
+        standard errors.
 
     Raises
     ------
@@ -294,7 +331,7 @@ def influence(
     ModelError
         If the fit has not converged.
     UnsupportedError
-        If the fit is not by maximum likelihood.
+        With a penalty, or weights, PSUs or strata.
 
     References
     ----------
@@ -304,6 +341,7 @@ def influence(
         fit.estimate,
         fit.sample,
         fit.standard_errors,
+        fit.discrepancy,
         exact=exact,
         clusters=clusters,
         cluster=fit.options.cluster,

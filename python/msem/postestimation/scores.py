@@ -71,26 +71,34 @@ def _fixed_block(moments: LevelArrays) -> _core.Block:
 def scores(fit: Solution) -> pd.DataFrame:
     """Derivatives of the log-likelihood of every cluster with respect to `params`, at the estimates.
 
-    With weights each as often as the cluster counts.
+    With weights each as often as the cluster counts. For least squares what every cluster adds to D'W(s - sigma), the
+    derivative of minus half the squares: D'W A^-1 g_j with the derivatives D of the statistics s, their scores g_j and
+    information A (Muthen & Satorra, 1995). Outer products of scores add up to the inner part of robust standard errors,
+    but for J / (J - 1) where rows of one level are taken together by cluster.
 
     Returns
     -------
     DataFrame, shape (J, npar)
         Indexed by cluster id, or by the label of the row for a single-level model without clusters; with several
-        groups by group and cluster. Columns sum to zero where nothing holds a parameter back.
+        groups by group and cluster. Columns sum to zero where nothing holds a parameter back; for least squares, a
+        correlation of the first stage.
 
     Raises
     ------
     DataError
         Without raw data.
-    UnsupportedError
-        For least squares.
+
+    References
+    ----------
+    Muthen & Satorra (1995). Sociological Methodology, 25, 267-316.
     """
-    require_likelihood(fit.estimate, "scores")
-    parts = [
-        fit.objective.scores(fit.estimate.theta, group.clusters, number)
-        for number, group in enumerate(fit.sample.groups, 1)
-    ]
+    if fit.discrepancy is not None:
+        parts = fit.discrepancy.unit_scores(fit.estimate, fit.sample)
+    else:
+        parts = [
+            fit.objective.scores(fit.estimate.theta, group.clusters, number)
+            for number, group in enumerate(fit.sample.groups, 1)
+        ]
     return pd.DataFrame(np.vstack(parts), index=cluster_index(fit), columns=list(fit.table.names()))
 
 
