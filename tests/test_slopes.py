@@ -380,9 +380,8 @@ def test_no_chi_square_has_a_reason():
 
 def test_what_needs_saturated_moments_is_refused_by_name():
     fit = small()
-    for name in ("residuals", "srmr", "level_fit"):
-        with pytest.raises(UnsupportedError, match=f"{name}.*random slopes"):
-            getattr(fit, name)()
+    with pytest.raises(UnsupportedError, match=r"level_fit.*random slopes"):
+        fit.level_fit(1)
     with pytest.raises(AttributeError, match="no saturated moments"):
         _ = fit.saturated
 
@@ -404,6 +403,18 @@ def test_the_saturated_model_has_a_slope_for_every_outcome():
       fb + s ~ w
     """
     assert saturated_table(parameter_table(parse(text))).npar == 6 + 3 + 6 * 2 + 21
+
+
+def test_the_saturated_model_has_the_fixed_paths_between_covariates_with_slopes():
+    rng = np.random.default_rng(5)
+    code = np.repeat(np.arange(100), 8)
+    x, a, b = rng.normal(size=800), *rng.normal(0.4, 0.4, (2, 100))
+    m = 0.5 * x + rng.normal(size=800)
+    y = a[code] * m + b[code] * x + rng.normal(size=800) + 0.5 * rng.normal(size=100)[code]
+    text = 'level: 1\n y ~ rv("a")*m + rv("b")*x\n m ~ x\nlevel: 2\n y ~~ a + b\n a ~~ b'
+    fit = msem.sem(text, {"g": code, "x": x, "m": m, "y": y}, cluster="g")
+    assert (fit.status, fit.df) == ("ok", 0)
+    assert fit.chisq == pytest.approx(0, abs=1e-8)
 
 
 def test_a_frame_of_the_table_names_the_slopes():

@@ -195,12 +195,12 @@ def moment_errors(
     first = 0
     for g, (group, vector) in enumerate(pairs):
         free = first + np.flatnonzero(~vector.given)
-        inverse = _inverse(_information(group, vector, vector.observed, information))
+        own = inverse(_information(group, vector, vector.observed, information))
         if not group.saturated.converged:
-            inverse = np.full_like(inverse, np.nan)
-        observed[free, columns[g] : columns[g + 1]] = inverse @ roots[g][0]
+            own = np.full_like(own, np.nan)
+        observed[free, columns[g] : columns[g + 1]] = own @ roots[g][0]
         first += len(vector.keys)
-    parameters = _inverse_in(fit, basis, information) @ np.hstack([parts for _, parts in roots])
+    parameters = inverse_in(fit, basis, information) @ np.hstack([parts for _, parts in roots])
     jacobian = np.vstack([vector.jacobian for vector in vectors])
     return MomentErrors(observed, jacobian @ basis @ parameters)
 
@@ -232,11 +232,15 @@ def _normal_scores(
     """Roots of the covariance of the scores of saturated moments and along directions of theta, for normal data."""
     at_sample = _information(sample, vector, vector.observed, "expected")
     at_model = _information(sample, vector, vector.implied, "expected")
-    values, basis, scale = spectrum(at_sample)
-    values = np.where(values > SINGULAR, values, np.nan)
-    root = basis * np.sqrt(values) / scale[:, None]
-    inverse_root = scale[:, None] * basis / np.sqrt(values)
+    root, inverse_root = normal_roots(at_sample)
     return root, (vector.jacobian[~vector.given] @ directions).T @ at_model @ inverse_root
+
+
+def normal_roots(information: Floats) -> tuple[Floats, Floats]:
+    """A matrix whose product with its transpose is an information matrix, and the transpose of its inverse."""
+    values, basis, scale = spectrum(information)
+    values = np.where(values > SINGULAR, values, np.nan)
+    return basis * np.sqrt(values) / scale[:, None], scale[:, None] * basis / np.sqrt(values)
 
 
 def _cluster_scores(
@@ -268,17 +272,17 @@ def _embedded(sample: Group, vector: MomentVector, values: Floats) -> tuple[Floa
     return full, index[~vector.given]
 
 
-def _inverse_in(fit: Estimate, directions: Floats, information: Kind) -> Floats:
+def inverse_in(fit: Estimate, directions: Floats, information: Kind) -> Floats:
     """Inverse information along directions in which the expected one is the identity.
 
     Covariates with means that are large for their standard deviations do no harm there.
     """
     if information == "expected" or not directions.shape[1]:
         return np.eye(directions.shape[1])
-    return _inverse(fit.objective.core.observed_information_in(fit.theta, directions))
+    return inverse(fit.objective.core.observed_information_in(fit.theta, directions))
 
 
-def _inverse(matrix: Floats) -> Floats:
+def inverse(matrix: Floats) -> Floats:
     """Inverse in the space that a positive semidefinite matrix informs about; nan if it is indefinite."""
     if not matrix.size:
         return matrix
@@ -287,8 +291,8 @@ def _inverse(matrix: Floats) -> Floats:
         return np.full_like(matrix, np.nan)
     kept = values > SINGULAR
     root = scale[:, None] * basis[:, kept] / np.sqrt(values[kept])
-    inverse: Floats = root @ root.T
-    return inverse
+    out: Floats = root @ root.T
+    return out
 
 
 def spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:

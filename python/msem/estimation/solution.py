@@ -594,35 +594,20 @@ class Solution(Translated):
         )
 
 
-def without_slopes(
-    why: str,
-    *,
-    ordered: bool = False,
-) -> Callable[[Callable[Concatenate[Of, P], Value]], Callable[Concatenate[Of, P], Value]]:
-    """Refuse a question about models with random slopes, whose implied moments depend on covariates.
+def without_ordered(
+    question: Callable[Concatenate[Of, P], Value],
+) -> Callable[Concatenate[Of, P], Value]:
+    """Refuse a question about models with ordered variables by maximum likelihood."""
 
-    Parameters
-    ----------
-    why : str
-        What is said after the name of the question.
-    ordered : bool
-        Whether it can be asked of ordered variables by maximum likelihood.
-    """
+    @wraps(question)
+    def answer(fit: Of, /, *args: P.args, **options: P.kwargs) -> Value:
+        if fit.integrates:
+            raise UnsupportedError(
+                f"{question.__name__}() of a model with ordered variables by maximum likelihood: {NOT_YET}"
+            )
+        return question(fit, *args, **options)
 
-    def decorate(question: Callable[Concatenate[Of, P], Value]) -> Callable[Concatenate[Of, P], Value]:
-        @wraps(question)
-        def answer(fit: Of, /, *args: P.args, **options: P.kwargs) -> Value:
-            if fit.integrates and not (ordered and not fit.has_slopes):
-                raise UnsupportedError(
-                    f"{question.__name__}() of a model with ordered variables by maximum likelihood: {NOT_YET}"
-                )
-            if fit.has_slopes:
-                raise UnsupportedError(f"{question.__name__}() of a model with random slopes: {why}")
-            return question(fit, *args, **options)
-
-        return answer
-
-    return decorate
+    return answer
 
 
 NO_MOMENTS = (

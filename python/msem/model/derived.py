@@ -262,12 +262,11 @@ def _saturated_paths(
     """A level of the saturated model of slopes at which covariates have some."""
     names = [*_outcomes(table, level, group), *standing]
     known = {(slope.outcomes[0], slope.covariate): slope.name for slope in slopes if slope.level == level}
-    covariates = {covariate for _, covariate in known}
     for (outcome, covariate), slope in known.items():
         yield Parameter(outcome, "~", covariate, level, group, value=0.0, slope=slope)
     for name in names:
         for x in table.exogenous(level, group):
-            if x not in covariates:
+            if (name, x) not in known:
                 yield Parameter(name, "~", x, level, group, next(numbers))
     for i, lhs in enumerate(names):
         for rhs in names[i:]:

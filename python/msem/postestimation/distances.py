@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.nested import NestedClusters
 from msem.distributions import chisq_pvalues
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.errors import UnsupportedError
+from msem.estimation.solution import NOT_YET, Solution, without_ordered
 from msem.model.levels import BETWEEN, Level
 from msem.model.partable import require_two_levels
 from msem.model.variables import Variables
@@ -126,7 +127,7 @@ def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
     return unit, [k for k, name in enumerate(s.cluster) if name in model.fixed[model.top]]
 
 
-@without_slopes(NOT_YET)
+@without_ordered
 def distances(
     fit: Solution,
     level: Level | None = None,
@@ -167,6 +168,8 @@ def distances(
     ----------
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
+    if fit.has_slopes:
+        raise UnsupportedError(f"distances() of a model with random slopes: {NOT_YET}")
     number = fit.table.nlevels if level is None else fit.table.level(level)
     if fit.table.crossed and number > 1:
         require_two_levels(fit.table, "distances of clusters")

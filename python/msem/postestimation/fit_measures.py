@@ -33,6 +33,7 @@ from msem.postestimation.fit_indices import (
 from msem.postestimation.hotelling import hotelling
 from msem.postestimation.level_fit import corrected_chisq, measures_of_level
 from msem.postestimation.noncentrality import noncentralities
+from msem.postestimation.residuals import slope_models
 from msem.postestimation.scaling import model_scaling, scaling_of
 from msem.postestimation.srmr import (
     GroupMoments,
@@ -41,6 +42,7 @@ from msem.postestimation.srmr import (
     lisrel_gfi,
     residual_measures,
     srmr_level,
+    srmr_of,
 )
 from msem.settings import CORRECTED, SCALED, ScaledTest, several
 
@@ -262,8 +264,8 @@ def slope_measures(fit: Solution) -> dict[str, float]:
 
     Chi-square and RMSEA against the saturated model of slopes, if there is one.
 
-    Clusters are the units of the noncentrality. There is no agreed baseline model, and the implied moments depend on
-    the covariates: CFI, TLI, SRMR and GFI are nan.
+    Clusters are the units of the noncentrality. There is no agreed baseline model: CFI, TLI and GFI are nan. SRMR is
+    that of the moments of the saturated model of slopes.
     """
     inputs = FitMeasureInputs(
         llf=fit.llf,
@@ -273,7 +275,7 @@ def slope_measures(fit: Solution) -> dict[str, float]:
         nobs=fit.sample.nobs,
         ngroups=len(fit.sample.groups),
         nclusters=fit.sample.nclusters,
-        residuals=dict.fromkeys(level_residuals([[np.nan], [np.nan]], [1.0]), np.nan),
+        residuals=slope_residuals(fit),
     )
     of_clusters, test = replace(inputs, nobs=fit.sample.nclusters), fit.options.scaled_test
     if test is None:
@@ -285,6 +287,16 @@ def slope_measures(fit: Solution) -> dict[str, float]:
     values |= {name: value for name, value in by_cluster.items() if name.startswith("rmsea")}
     without = ["baseline_df", *(name for name in values if name.startswith("gfi"))]
     return values | dict.fromkeys(without, np.nan)
+
+
+def slope_residuals(fit: Solution) -> dict[str, float]:
+    """SRMR of every level of a model with random slopes; nan without a saturated model of slopes."""
+    levels = range(1, fit.table.nlevels + 1)
+    sizes = [s.nobs for s in fit.sample.statistics]
+    if np.isnan(fit.unrestricted_llf):
+        return level_residuals([[np.nan] * len(sizes) for _ in levels], sizes)
+    vectors = [model.vector for model in slope_models(fit)]
+    return level_residuals([[srmr_of(vector, level) for vector in vectors] for level in levels], sizes)
 
 
 @cached

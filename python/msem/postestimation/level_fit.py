@@ -21,7 +21,7 @@ from msem.estimation.estimate import Estimate, require_unpenalized
 from msem.estimation.least_squares import ordered_srmr
 from msem.estimation.partial import Key, estimate_partially
 from msem.estimation.smallsamples import LevelShape, small_sample_factor
-from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
+from msem.estimation.solution import GroupResults, Solution, cached, without_ordered
 from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
@@ -243,7 +243,7 @@ def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-@without_slopes(NO_MOMENTS)
+@without_ordered
 def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     """Estimates of one level with the other saturated, and of its baseline model (Ryu & West, 2009).
 
@@ -267,6 +267,8 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     if not fit.table.multilevel:
         raise ModelError("fit measures of a level need a two-level model; this one has one level")
     number = fit.table.level(level)
+    if fit.has_slopes:
+        raise UnsupportedError("level_fit() of a model with random slopes is not available in this version")
     if tied(fit):
         raise UnsupportedError(tied(fit))
     return specific_fit(fit, number)

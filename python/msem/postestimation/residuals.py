@@ -44,7 +44,13 @@ from msem.estimation.moment_vector import (
     moment_vectors,
 )
 from msem.estimation.objective import build_objective
-from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
+from msem.estimation.slope_moments import (
+    AgainstSlopes,
+    against_slopes,
+    require_reference,
+    slope_errors,
+)
+from msem.estimation.solution import Solution, cached
 from msem.model.levels import Level, rows_at
 from msem.settings import require_choice
 
@@ -183,7 +189,6 @@ def _squares(root: Floats) -> Floats:
     return out
 
 
-@without_slopes(NO_MOMENTS, ordered=True)
 def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None = None) -> pd.DataFrame:
     """Saturated less model-implied moments of every level, with standard errors and tests.
 
@@ -205,9 +210,18 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
         `residual` is divided by in `z`. It is 0, and `z` nan, where the model reproduces the moment by
         construction, as those of fixed covariates; nan where there is no sampling covariance.
 
+    Raises
+    ------
+    UnsupportedError
+        With random slopes where there is no saturated model of slopes, with the reason.
+
     Notes
     -----
     Standard errors: `msem.postestimation.residuals`.
+
+    With random slopes of observed covariates the saturated model is that of slopes, and the moments are those of its
+    coefficients: ``y1*x`` at level 2 is the slope of y1 on x. At the level of the covariates they are those without
+    what these coefficients add. Errors are given the fixed covariates.
 
     Of ordered variables the moments are thresholds, slopes on covariates, variances and correlations as the first stage
     of least squares estimates them. By maximum likelihood, which has no such stage, it is made for this; "normalized"
@@ -229,7 +243,6 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
     return rows_at(frame, level, fit.table)
 
 
-@without_slopes(NO_MOMENTS, ordered=True)
 def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int = 1) -> dict[int, LevelMoment]:
     """Residuals as a matrix of covariances and a vector of means for each level of one group.
 
@@ -263,10 +276,30 @@ def moments_with_errors(fit: Solution) -> tuple[tuple[MomentVector, ...], Moment
     """Saturated and implied moments of each group, and the sampling errors of all of them."""
     if fit.discrepancy is not None and fit.discrepancy.first_stage:
         return fit.discrepancy.vectors
+    if fit.has_slopes:
+        return _of_slopes(fit)
     if fit.integrates:
         return _of_first_stage(fit)
     vectors = moment_vectors(fit.estimate, fit.sample)
     return vectors, _errors_of(fit, vectors)
+
+
+@cached
+def slope_models(fit: Solution) -> tuple[AgainstSlopes, ...]:
+    """The model of each group next to its saturated model of slopes; `UnsupportedError` where there is none."""
+    return tuple(
+        against_slopes(
+            fit.estimate, group.sample, require_reference(group.slope_reference, "moments"), group.number
+        )
+        for group in fit.groups.values()
+    )
+
+
+def _of_slopes(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+    require_unpenalized(fit.estimate, "standard errors of residuals")
+    models = slope_models(fit)
+    errors = slope_errors(fit.estimate, fit.sample.groups, models, _kind(fit), robust=fit.options.robust)
+    return tuple(model.vector for model in models), errors
 
 
 def _of_first_stage(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
@@ -292,9 +325,12 @@ def _of_first_stage(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErro
 def _errors_of(fit: Solution, vectors: tuple[MomentVector, ...]) -> MomentErrors:
     if fit.discrepancy is not None:
         return least_squares_errors(vectors, fit.discrepancy)
-    kind: Kind = "expected" if fit.options.information == "expected" else "observed"
     require_unpenalized(fit.estimate, "standard errors of residuals")
-    return moment_errors(fit.estimate, fit.sample, vectors, kind, robust=fit.options.robust)
+    return moment_errors(fit.estimate, fit.sample, vectors, _kind(fit), robust=fit.options.robust)
+
+
+def _kind(fit: Solution) -> Kind:
+    return "expected" if fit.options.information == "expected" else "observed"
 
 
 def _matrices(frame: pd.DataFrame) -> LevelMoment:

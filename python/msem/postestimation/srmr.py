@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import unvech
 from msem.distributions import normal_halfwidth, normal_upper_tail
-from msem.estimation.solution import NO_MOMENTS, Solution, without_slopes
+from msem.estimation.moment_vector import MomentVector
+from msem.estimation.solution import Solution, without_ordered
 from msem.model.levels import Level, rows_at
 from msem.postestimation.residuals import Residuals, residuals_in
 
@@ -83,6 +85,13 @@ def srmr_level(sample_cov: Floats, implied_cov: Floats) -> float:
         return math.nan
     p, difference = len(sample_cov), _correlations(sample_cov) - _correlations(implied_cov)
     return math.sqrt(float((difference * difference).sum()) / (p * (p + 1)))
+
+
+def srmr_of(vector: MomentVector, level: int) -> float:
+    """SRMR of one level of a group from its moments."""
+    at = [k for k, key in enumerate(vector.keys) if key.level == level and key.op == "~~"]
+    n = math.isqrt(2 * len(at))
+    return srmr_level(unvech(vector.observed[at], n), unvech(vector.implied[at], n))
 
 
 def pooled(values: Sequence[float], nobs: Sequence[float]) -> float:
@@ -347,7 +356,7 @@ def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) 
     return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage
 
 
-@without_slopes(NO_MOMENTS)
+@without_ordered
 def srmr(
     fit: Solution, *, level: Level | None = None, ci_level: float = 0.90, close_h0: float = 0.05
 ) -> pd.DataFrame:
