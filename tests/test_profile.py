@@ -224,10 +224,99 @@ def test_fixed_parameters_have_no_profile() -> None:
         fitted().profile("fb =~ y1")
 
 
+def quarters(data: pd.DataFrame) -> pd.DataFrame:
+    """The outcomes in four categories."""
+    cuts = {
+        name: np.digitize(data[name], data[name].quantile([0.2, 0.5, 0.8])) for name in ("y1", "y2", "y3")
+    }
+    return data.assign(**cuts)
+
+
+ITEMS = ["y1", "y2", "y3"]
+SQUARES = {
+    "WLSMV": {"estimator": "WLSMV", "cluster": "cluster"},
+    "ULS": {"estimator": "ULS", "cluster": "cluster"},
+    "WLS": {"estimator": "WLS", "cluster": "cluster"},
+    "ordered": {"ordered": ITEMS, "cluster": "cluster"},
+}
+
+
+@cache
+def squares(kind: str, **text: str) -> msem.Fit:
+    data = msem.load_demo()
+    return msem.sem(
+        MODEL.format(**FREE | text), quarters(data) if kind == "ordered" else data, **SQUARES[kind]
+    )
+
+
+def scaled_loss(fit: msem.Fit, held: msem.Fit, gradient: np.ndarray) -> float:
+    """What a value that is held adds to the squares, in units of the estimate's variance."""
+    naive = gradient @ np.linalg.solve(fit.objective.expected_information(fit.theta), gradient)
+    loss = held.estimate.optimum.value - fit.estimate.optimum.value
+    return float(loss * naive / (gradient @ fit.vcov @ gradient))
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+@pytest.mark.parametrize("kind", SQUARES)
+@pytest.mark.parametrize(("name", "key"), [("fb =~ y2", "between"), ("fb ~ w1", "slope")])
+def test_at_a_limit_of_least_squares_the_scaled_difference_is_the_quantile(
+    kind: str, name: str, key: str
+) -> None:
+    fit = squares(kind)
+    limits = fit.profile(name, ci_level=0.9).conf_int()
+    gradient = (fit.params.index == limits.index[0]).astype(float)
+    quantile = stats.chi2.ppf(0.9, 1)
+    for limit in limits.iloc[0][["ci_lower", "ci_upper"]]:
+        held = squares(kind, **{key: f"{limit:.17g}*"})
+        assert scaled_loss(fit, held, gradient) == pytest.approx(quantile, rel=1e-4)
+        # that has the weight of the restriction at the end of the interval, not at the estimate
+        if kind != "ULS":
+            assert msem.compare_models(fit, held).iloc[1]["chisq_diff"] == pytest.approx(quantile, rel=0.2)
+    assert limits.iloc[0][["lower_end", "upper_end"]].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("cluster", [None, "cluster"])
+def test_profiles_of_averages_are_wald_intervals(cluster: str | None) -> None:
+    """Means without a restriction are the statistics themselves, and the squares a parabola of each."""
+    data = msem.load_demo()
+    fit = msem.sem("y1 ~~ y2\ny1 ~ 1\ny2 ~ 1", data, estimator="WLSMV", cluster=cluster)
+    curves = fit.profile(["y1 ~ 1", "y1 ~~ y2"], points=5)
+    found = curves.conf_int()[["ci_lower", "ci_upper"]].astype(float)
+    assert_allclose(found, fit.conf_int().loc[found.index], rtol=1e-6)
+    line = curves.frame
+    slopes = (line["value"] - line["name"].map(fit.params)) / line["name"].map(fit.bse)
+    assert_allclose(line["root"], slopes, atol=1e-6)
+    assert str(curves).startswith("Profile of the squares, level 0.95")
+
+
+def test_functions_and_bounds_under_least_squares() -> None:
+    fit = msem.sem(MEDIATION.format(constraint=""), msem.load_demo(), cluster="cluster", estimator="ULSMV")
+    limits = fit.profile("a*b", points=3).conf_int().iloc[0]
+    a, b = fit.params["a"], fit.params["b"]
+    gradient = b * (fit.params.index == "a") + a * (fit.params.index == "b")
+    for limit in limits[["ci_lower", "ci_upper"]]:
+        text = MEDIATION.format(constraint=f"a*b == {limit:.17g}")
+        held = msem.sem(text, msem.load_demo(), cluster="cluster", estimator="ULSMV")
+        assert scaled_loss(fit, held, gradient) == pytest.approx(stats.chi2.ppf(0.95, 1), rel=1e-3)
+    with pytest.warns(ImproperSolutionWarning, match="bounds"):
+        bound = squares("WLSMV", variance="lower(0.2)*")
+    limits = bound.profile("y1~~y1.l2").conf_int().iloc[0]
+    assert (limits["ci_lower"], limits["lower_end"], limits["upper_end"]) == (0.2, "bound", "")
+    assert limits["ci_upper"] > 0.2
+
+
+def test_lower_squares_elsewhere_are_told() -> None:
+    fit = squares("ULS")
+    worse = replace(fit.estimate, optimum=replace(fit.estimate.optimum, value=fit.estimate.optimum.value + 1))
+    with pytest.warns(ConvergenceWarning, match="squares lower by"):
+        profile_curves(worse, [read_named(fit.table, "fb =~ y2")], 0.95, 3, fit.discrepancy)
+
+
 def test_what_cannot_be_profiled_is_refused() -> None:
     data = msem.load_demo()
-    with pytest.raises(UnsupportedError, match="least squares"):
-        msem.sem("f =~ y1 + y2 + y3", data, estimator="ULS").profile()
+    weighted = data.assign(w=1.0 + data["cluster"] % 2)
+    with pytest.raises(UnsupportedError, match="take the sample for a simple one"):
+        msem.sem("f =~ y1 + y2 + y3", weighted, estimator="ULSMV", weights="w").profile()
     with pytest.raises(UnsupportedError, match="too short"):
         msem.sem("f =~ y1 + y2 + y3", data, cluster="cluster").profile()
     with pytest.warns(ConvergenceWarning):

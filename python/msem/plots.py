@@ -274,7 +274,7 @@ def influence(found: Influence | Fit, by: str = "cook", *, named: int = 5, ax: A
         values, label = known.standardized[by], f"Change of {by} in standard errors"
     elif by in ("cook", "displacement"):
         values = known.measures[by]
-        label = {"cook": "Cook's distance", "displacement": "Likelihood displacement"}[by]
+        label = {"cook": "Cook's distance", "displacement": "Displacement"}[by]
     else:
         raise ModelError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
     what = "Clusters" if known.measures.index.name is not None else "Units"
@@ -318,7 +318,7 @@ def distances(
 
 @entry
 def profile(found: Profile | Fit, name: str | None = None, *, ax: Axes | None = None) -> Axes:
-    """Draw the profile likelihood of a parameter, with its interval and the parabola behind the Wald interval.
+    """Draw the profile of a parameter, with its interval and the parabola behind the Wald interval.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def profile(found: Profile | Fit, name: str | None = None, *, ax: Axes | None = 
     else:
         chosen = _chosen([curve.name for curve in found.curves], name)
         curve = found.curves[chosen]
-    return lines.draw_profile(curve, found.ci_level, se, ax)
+    return lines.draw_profile(curve, found.ci_level, se, ax, squares=found.squares)
 
 
 @entry

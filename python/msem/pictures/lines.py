@@ -23,7 +23,9 @@ MOST_LINES = len(COLOURS)
 SETTINGS = {"nclusters": "Number of clusters", "cluster_sizes": "Size of clusters", "nobs": "Number of rows"}
 
 
-def draw_profile(curve: ProfileCurve, coverage: float, se: float, ax: Axes | None) -> Axes:
+def draw_profile(
+    curve: ProfileCurve, coverage: float, se: float, ax: Axes | None, *, squares: bool = False
+) -> Axes:
     """Draw the deviance as a function of one parameter, with its interval and the parabola of the Wald interval.
 
     Parameters
@@ -34,10 +36,15 @@ def draw_profile(curve: ProfileCurve, coverage: float, se: float, ax: Axes | Non
     se : float
         Standard error; nan for no parabola.
     ax : Axes, optional
+    squares : bool
+        Of least squares.
     """
+    label, above = "profile likelihood", "−2 log L above its"
+    if squares:
+        label, above = "profile of the squares", "squares above their"
     cut = normal_halfwidth(coverage) ** 2
     with axes(ax, 4.6, 3.2) as drawn:
-        drawn.plot(curve.at, curve.deviance, color=COLOURS[0], linewidth=1.7, label="profile likelihood")
+        drawn.plot(curve.at, curve.deviance, color=COLOURS[0], linewidth=1.7, label=label)
         if np.isfinite(se) and se > 0:
             reach = np.linspace(curve.est - np.sqrt(cut) * se, curve.est + np.sqrt(cut) * se, 101)
             parabola = ((reach - curve.est) / se) ** 2
@@ -51,7 +58,7 @@ def draw_profile(curve: ProfileCurve, coverage: float, se: float, ax: Axes | Non
         )
         drawn.set_ylim(0, 1.25 * cut)
         drawn.set_xlabel(curve.name)
-        drawn.set_ylabel("Deviance, −2 log L above its minimum")
+        drawn.set_ylabel(f"Deviance, {above} minimum")
         legend_above(drawn)
         return drawn
 

@@ -1,4 +1,9 @@
-"""Profile likelihood: of one parameter, or a function of parameters, maximised over everything else."""
+"""Profile likelihood: of one parameter, or a function of parameters, maximised over everything else.
+
+Of least squares the minimum of the squares. How far it is above the least one is no chi-square with most weights, but
+one value is one restriction: the difference, times the variance that the weights imply for the estimate over the one
+that it has, is one with one degree of freedom (Satorra, 2000, with a single weight).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,11 @@ from numpy.typing import NDArray
 from msem.data.sample import require_simple
 from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning, ModelError, UnsupportedError, warn
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import Estimate, require_converged
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import bounds, minimize
-from msem.estimation.sampling import free_directions
+from msem.estimation.sampling import free_directions, whitening_basis
 from msem.estimation.solution import Solution
 from msem.model.partable import require_no_rotation
 from msem.resampling.named import Named, compile_named, every_parameter, holding, read_named, require_names
@@ -63,7 +69,8 @@ class ProfileCurve:
     level, group : int
         Where the parameter is; 0 for a function, and for one that several levels or groups share.
     at, deviance : ndarray, shape (points,)
-        Values of the parameter, and how far -2 log L is above its minimum there; nan where no maximum was found.
+        Values of the parameter, and how far -2 log L, or the squares, scaled, are above their minimum there; nan where
+        no maximum was found.
     """
 
     name: str
@@ -85,10 +92,13 @@ class Profile:
     ci_level : float
         Coverage of the intervals.
     curves : tuple of ProfileCurve
+    squares : bool
+        Whether they are those of least squares.
     """
 
     ci_level: float
     curves: tuple[ProfileCurve, ...]
+    squares: bool = False
 
     def conf_int(self) -> pd.DataFrame:
         """Likelihood-ratio intervals: columns ci_lower, ci_upper, and why a limit is not a regular one."""
@@ -131,11 +141,15 @@ class Profile:
         ]
         return pd.concat(parts, ignore_index=True)
 
+    @property
+    def _title(self) -> str:
+        return "Profile of the squares" if self.squares else "Profile likelihood"
+
     def __str__(self) -> str:
-        return f"Profile likelihood, level {self.ci_level:g}\n\n{as_text(self.to_frame())}"
+        return f"{self._title}, level {self.ci_level:g}\n\n{as_text(self.to_frame())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>Profile likelihood, level {self.ci_level:g}</p>{as_html(self.to_frame())}"
+        return f"<p>{self._title}, level {self.ci_level:g}</p>{as_html(self.to_frame())}"
 
     def __repr__(self) -> str:
         return f"<msem.Profile: {', '.join(c.name for c in self.curves)}>"
@@ -148,7 +162,7 @@ class NoSolutionError(ArithmeticError):
 class _Profiler:
     """Refits with one parameter, or a function of them, held, each from the nearest that is known."""
 
-    def __init__(self, estimate: Estimate, named: Named) -> None:
+    def __init__(self, estimate: Estimate, named: Named, discrepancy: LevelDiscrepancy | None) -> None:
         self.objective = estimate.objective
         self.named = named
         self.lower, self.upper = bounds(estimate.objective)
@@ -164,6 +178,10 @@ class _Profiler:
             gradient = function.jacobian(theta)[0]
         self.known = [(self.est, 0.0, theta)]
         self.slope, self.se = self._direction(estimate, gradient)
+        self.scale = 1.0  # of the deviance
+        if discrepancy is not None:
+            self.scale = variance_ratio(estimate, discrepancy, gradient)
+            self.se /= math.sqrt(self.scale)
         self.lowest = 0.0
 
     def _direction(self, estimate: Estimate, gradient: Floats) -> tuple[Floats, float]:
@@ -192,7 +210,7 @@ class _Profiler:
         for start in (theta + (value - near) * self.slope, theta):
             found = minimize(objective, np.minimum(np.maximum(start, lower), upper), lower=lower, upper=upper)
             if found.converged:
-                deviance = found.value - self.best
+                deviance = self.scale * (found.value - self.best)
                 self.known.append((value, deviance, found.theta))
                 self.lowest = min(self.lowest, deviance)
                 return deviance
@@ -260,7 +278,43 @@ class _Profiler:
             return math.nan
 
 
-def profile_curve(estimate: Estimate, named: Named, ci_level: float, points: int) -> ProfileCurve:
+def variance_ratio(estimate: Estimate, discrepancy: LevelDiscrepancy, gradient: Floats) -> float:
+    """Variance of a function of the estimates if the weights were right, over its sampling variance.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    discrepancy : LevelDiscrepancy
+    gradient : ndarray, shape (npar,)
+        Of the function. That of an estimate on its bound may move here.
+
+    Raises
+    ------
+    ModelError
+        If the function has no sampling variance.
+    """
+    objective, theta, tangent = estimate.objective, estimate.theta, estimate.tangent
+    if not (tangent.T @ gradient).any():
+        tangent = np.column_stack([tangent, gradient])
+    factor = objective.core.information_factor(theta)
+    basis = tangent @ whitening_basis(factor @ tangent)[0]
+    along = basis.T @ gradient
+    root = discrepancy.gradient_root(objective, theta) @ (basis @ along)
+    plain, robust = float(along @ along), float(root @ root)
+    if not (plain > 0 and robust > 0):
+        raise ModelError(
+            "a profile of least squares is scaled by the variance of the estimate, which has none"
+        )
+    return plain / robust
+
+
+def profile_curve(
+    estimate: Estimate,
+    named: Named,
+    ci_level: float,
+    points: int,
+    discrepancy: LevelDiscrepancy | None = None,
+) -> ProfileCurve:
     """Profile one parameter or function of parameters.
 
     Parameters
@@ -271,6 +325,8 @@ def profile_curve(estimate: Estimate, named: Named, ci_level: float, points: int
         Coverage of the interval.
     points : int
         Of the curve, from the lower limit to the upper one; three standard errors where there is none.
+    discrepancy : LevelDiscrepancy, optional
+        Of fits by least squares.
 
     Returns
     -------
@@ -282,7 +338,7 @@ def profile_curve(estimate: Estimate, named: Named, ci_level: float, points: int
         If the likelihood is higher elsewhere than at the estimates.
     """
     z = normal_halfwidth(ci_level)
-    profiler = _Profiler(estimate, named)
+    profiler = _Profiler(estimate, named, discrepancy)
     lower, upper = profiler.limit(-1, z), profiler.limit(1, z)
     reach = 3 * profiler.se
     first = lower.value if math.isfinite(lower.value) else profiler.est - reach
@@ -294,17 +350,28 @@ def profile_curve(estimate: Estimate, named: Named, ci_level: float, points: int
     for k in order:
         deviance[k] = profiler.at(float(values[k]))
     if profiler.lowest < -HIGHER:
+        better = f"a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of the fit, which is a local maximum"
+        if discrepancy is not None:
+            better = (
+                f"squares lower by {-profiler.lowest:.3g} than those of the fit, which are a local minimum"
+            )
         warn(
-            f"the profile of {named.name} found a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of "
-            "the fit, which is a local maximum: give other start() values",
+            f"the profile of {named.name} found {better}: give other start() values",
             ConvergenceWarning,
         )
     return ProfileCurve(named.name, profiler.est, lower, upper, named.level, named.group, values, deviance)
 
 
-def profile_curves(estimate: Estimate, named: Sequence[Named], ci_level: float, points: int) -> Profile:
+def profile_curves(
+    estimate: Estimate,
+    named: Sequence[Named],
+    ci_level: float,
+    points: int,
+    discrepancy: LevelDiscrepancy | None = None,
+) -> Profile:
     """Profiles of several parameters; see `profile_curve`."""
-    return Profile(ci_level, tuple(profile_curve(estimate, one, ci_level, points) for one in named))
+    curves = tuple(profile_curve(estimate, one, ci_level, points, discrepancy) for one in named)
+    return Profile(ci_level, curves, discrepancy is not None)
 
 
 def profile(
@@ -315,6 +382,10 @@ def profile(
     The interval holds the values at which -2 log L, minimised over all other parameters, is above its minimum by no
     more than the chi-square quantile with one degree of freedom. It needs no standard error, respects bounds and
     need not be symmetric (Venzon & Moolgavkar, 1988; Neale & Miller, 1997).
+
+    By least squares it is the squares that are minimised over all other parameters, with the weights of the fit. Their
+    difference, times the variance of the estimate that the weights imply over its sampling variance, is the scaled
+    chi-square test of a fixed value (Satorra, 2000), which for one degree of freedom needs no shift.
 
     Parameters
     ----------
@@ -335,17 +406,23 @@ def profile(
     ModelError
         If a name is not that of one estimated parameter, or the fit has not converged.
     UnsupportedError
-        If the fit is not by maximum likelihood, or is of one level with clusters.
+        With weights, PSUs or strata, and of a likelihood of one level with clusters.
 
     Warns
     -----
     ConvergenceWarning
-        If the likelihood is higher elsewhere than at the estimates.
+        If the likelihood is higher, or the squares lower, elsewhere than at the estimates.
+
+    References
+    ----------
+    Satorra (2000). In Heijmans, Pollock & Satorra (Eds.), Innovations in multivariate statistical analysis, 233-247.
+    Kluwer.
     """
-    require_maximum(fit.estimate, "profiles")
+    require_converged(fit.estimate, "profiles")
     require_no_rotation(fit.table, "profiles")
     require_simple(fit.sample, "profile likelihoods", "use conf_int(reference='t')")
-    if not fit.table.multilevel and any(group.in_clusters for group in fit.sample.groups):
+    squares = fit.discrepancy is not None
+    if not squares and not fit.table.multilevel and any(group.in_clusters for group in fit.sample.groups):
         raise UnsupportedError(
             "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
             "would give intervals that are too short: use bootstrap(), or levels in the model"
@@ -357,4 +434,4 @@ def profile(
         if names is None
         else [read_named(table, name) for name in require_names(names)]
     )
-    return profile_curves(fit.estimate, chosen, ci_level, points)
+    return profile_curves(fit.estimate, chosen, ci_level, points, fit.discrepancy)
