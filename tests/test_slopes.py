@@ -378,12 +378,9 @@ def test_no_chi_square_has_a_reason():
     assert "auxiliary" in fit.groups[""].slope_reference.reason
 
 
-def test_what_needs_saturated_moments_is_refused_by_name():
-    fit = small()
-    with pytest.raises(UnsupportedError, match=r"level_fit.*random slopes"):
-        fit.level_fit(1)
+def test_there_are_no_saturated_moments():
     with pytest.raises(AttributeError, match="no saturated moments"):
-        _ = fit.saturated
+        _ = small().saturated
 
 
 def test_summary_with_fit_measures_has_no_baseline():

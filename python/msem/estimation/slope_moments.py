@@ -112,6 +112,21 @@ class Coordinates:
         moments : sequence of (mean, covariance matrix), shapes (..., n) and (..., n, n)
             Of each level as the core has them, products and slopes included; real or complex.
         """
+        return self._parts(slopes, blocks, moments)[0]
+
+    def coefficients(
+        self, slopes: Sequence[Slope], blocks: Sequence[BlockMap], moments: Sequence[tuple[Floats, Floats]]
+    ) -> dict[str, tuple[dict[str, float], float]]:
+        """What slopes of the model add to each coefficient, and its fixed part; arguments as of `values`."""
+        _, loads, fixed = self._parts(slopes, blocks, moments)
+        return {
+            name: ({slope: float(load) for slope, load in own.items()}, float(fixed[name]))
+            for name, own in loads.items()
+        }
+
+    def _parts(
+        self, slopes: Sequence[Slope], blocks: Sequence[BlockMap], moments: Sequence[tuple[Numbers, Numbers]]
+    ) -> tuple[Numbers, dict[str, dict[str, Numbers]], dict[str, Numbers]]:
         shape, dtype = moments[0][0].shape[:-1], moments[0][0].dtype
         loads: dict[str, dict[str, Numbers]] = {}  # of coefficients on the slopes of the model
         fixed: dict[str, Numbers] = {}
@@ -157,7 +172,8 @@ class Coordinates:
             covariances.append(own[..., low, high])
             for i, name in enumerate(names):
                 means[name] = means[name] + average[..., i] if name in means else average[..., i]
-        return np.concatenate([*covariances, np.stack(list(means.values()), axis=-1)], axis=-1)
+        vector: Numbers = np.concatenate([*covariances, np.stack(list(means.values()), axis=-1)], axis=-1)
+        return vector, loads, fixed
 
     def _without_coefficients(self, level: int, cov: Numbers) -> tuple[Numbers, Numbers]:
         """The matrix that takes covariates with slopes out of outcomes, and their coefficients in these."""

@@ -35,13 +35,14 @@ from msem.postestimation.icc import icc_table
 from msem.postestimation.level_fit import (
     level_measures,
     level_scaling,
+    measures_of_level,
     specific_fit,
-    specific_measures,
     tied,
 )
 from msem.postestimation.modification import modification_indices
 from msem.postestimation.reliability import reliability
 from msem.postestimation.residuals import residuals
+from msem.postestimation.slope_level_fit import has_slope_levels
 from msem.postestimation.srmr import srmr
 from msem.postestimation.standardized import rsquare as explained
 from msem.settings import Reference, ResolvedSettings, require_choice
@@ -395,13 +396,18 @@ def tests_section(level: int, nlevels: int, tests: pd.DataFrame) -> Section:
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:
     """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
-    if not fit.table.multilevel or not fit.sample.converged or fit.table.penalty:
+    known = has_slope_levels(fit) if fit.has_slopes else fit.sample.converged
+    if not fit.table.multilevel or not known or fit.table.penalty:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
     headings = [name.capitalize() for name in names_of_levels(fit.table.nlevels).values()]
     levels = range(1, fit.table.nlevels + 1)
-    if level_scaling(fit) is not None and specific_fit(fit, 1).model.table.npar > SCALED:
+    if (
+        not fit.has_slopes
+        and level_scaling(fit) is not None
+        and specific_fit(fit, 1).model.table.npar > SCALED
+    ):
         fits = [specific_fit(fit, level) for level in levels]
         plain = [level_measures(one, fit.sample) for one in fits]
         return (
@@ -409,7 +415,7 @@ def level_sections(fit: Solution) -> tuple[Section, ...]:
                 dict(zip(headings, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
             ),
         )
-    own = [specific_measures(fit, level) for level in levels]
+    own = [measures_of_level(fit, level) for level in levels]
     return (level_section(dict(zip(headings, own, strict=True))),)
 
 

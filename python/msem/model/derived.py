@@ -17,6 +17,8 @@ from msem.model.slopes import Slope
 
 Numbers = Iterator[int]
 """Positions in theta that are still to be given."""
+Maker = Callable[[ParameterTable, int, int, Numbers], Iterator[Parameter]]
+"""Makes the rows of one level of one group."""
 
 
 def saturated_table(table: ParameterTable) -> ParameterTable:
@@ -38,13 +40,13 @@ def saturated_table(table: ParameterTable) -> ParameterTable:
         every covariate that has one anywhere in the model, and all coefficients have free means and covariances, also
         with what else is at level 2; other covariates of level 1 have free fixed coefficients.
     """
-    return _derive(table, lambda level: _saturated_rows)
+    return _derive(table, lambda level: saturated_rows)
 
 
 def saturated_npar(table: ParameterTable) -> int:
     """Number of parameters of the saturated model, from which degrees of freedom count."""
     blocks = [(level, g) for level in range(1, table.nlevels + 1) for g in range(1, table.ngroups + 1)]
-    return sum(_piece(table, _saturated_rows, level, group).npar for level, group in blocks)
+    return sum(_piece(table, saturated_rows, level, group).npar for level, group in blocks)
 
 
 def baseline_table(table: ParameterTable) -> ParameterTable:
@@ -85,12 +87,22 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
     ValueError
         When the table has one level, or no such level.
     """
+    return of_levels(table, level, saturated_rows)
+
+
+def of_levels(
+    table: ParameterTable,
+    level: int,
+    others: Maker,
+    further: Callable[[int, Numbers], Iterator[Parameter]] | None = None,
+) -> ParameterTable:
+    """Keep one level as specified and make the others, with further rows of the kept level of each group."""
     _require_level(table, level)
     constraints, defined = (
         tuple(c for c in some if levels_of(table, c) == {level})
         for some in (table.constraints, table.defined)
     )
-    derived = _derive(table, lambda here: None if here == level else _saturated_rows)
+    derived = _derive(table, lambda here: None if here == level else others, further)
     return replace(derived, constraints=constraints, defined=defined) if constraints or defined else derived
 
 
@@ -148,16 +160,12 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
         When the table has one level, or no such level.
     """
     _require_level(table, level)
-    return _derive(table, lambda here: _baseline_rows if here == level else _saturated_rows)
+    return _derive(table, lambda here: _baseline_rows if here == level else saturated_rows)
 
 
 def _require_level(table: ParameterTable, level: int) -> None:
     if not table.multilevel or level not in range(1, table.nlevels + 1):
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
-
-
-Maker = Callable[[ParameterTable, int, int, Numbers], Iterator[Parameter]]
-"""Makes the rows of one level of one group."""
 
 
 class _Piece(NamedTuple):
@@ -178,8 +186,12 @@ def _piece(table: ParameterTable, make: Maker, level: int, group: int) -> _Piece
     return pieces[at]
 
 
-def _derive(table: ParameterTable, chosen: Callable[[int], Maker | None]) -> ParameterTable:
-    """The table of other blocks: which there are at each level, None for those of the model."""
+def _derive(
+    table: ParameterTable,
+    chosen: Callable[[int], Maker | None],
+    further: Callable[[int, Numbers], Iterator[Parameter]] | None = None,
+) -> ParameterTable:
+    """The table of other blocks: which there are at each level, None for those of the model, with further rows."""
     blocks: dict[tuple[int, int], BlockRows] = {}
     positions: dict[int, int] = {}  # of the parameters of the model
     first = npar = 0
@@ -191,10 +203,10 @@ def _derive(table: ParameterTable, chosen: Callable[[int], Maker | None]) -> Par
                 free = dict.fromkeys([row.free for row in own.rows if row.free not in positions and row.free])
                 positions.update(zip(free, range(npar + 1, npar + len(free) + 1), strict=True))
                 rows = tuple([row.renumbered(positions[row.free]) if row.free else row for row in own.rows])
-                block, count_here = (
-                    own._replace(places=tuple(range(first, first + len(rows))), rows=rows),
-                    len(free),
-                )
+                numbers = count(npar + len(free) + 1)
+                rows += () if further is None else tuple(further(group, numbers))
+                count_here = next(numbers) - npar - 1
+                block = own._replace(places=tuple(range(first, first + len(rows))), rows=rows)
             else:
                 piece, count_here = _piece(table, make, level, group)
                 block = piece.moved(first, npar)
@@ -203,12 +215,31 @@ def _derive(table: ParameterTable, chosen: Callable[[int], Maker | None]) -> Par
     return table.derived(blocks)
 
 
-def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+def saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+    """Rows of a level of the saturated model."""
     slopes = saturated_slopes(table, group)
     standing = [slope.name for slope in slopes if level in slope.at]
     if any(slope.level == level for slope in slopes):
         yield from _saturated_paths(table, level, slopes, standing, group, numbers)
-        return
+    else:
+        yield from _saturated_moments(table, level, slopes, standing, group, numbers)
+
+
+def saturated_beside(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+    """Free means and covariances of what a level has, the slopes that the model gives to others among it."""
+    slopes = table.slopes(group)
+    standing = [slope.name for slope in slopes if level in slope.at]
+    return _saturated_moments(table, level, slopes, standing, group, numbers)
+
+
+def _saturated_moments(
+    table: ParameterTable,
+    level: int,
+    slopes: Sequence[Slope],
+    standing: Sequence[str],
+    group: int,
+    numbers: Numbers,
+) -> Iterator[Parameter]:
     exogenous = dict.fromkeys(table.exogenous(level, group))
     names = [*_outcomes(table, level, group), *standing]
     for i, lhs in enumerate(names):

@@ -40,6 +40,7 @@ from msem.postestimation.fit_indices import (
 )
 from msem.postestimation.noncentrality import Noncentrality, noncentralities
 from msem.postestimation.scaling import Scaling, scaling_of
+from msem.postestimation.slope_level_fit import SlopeLevel, slope_level, slope_level_measures
 from msem.postestimation.srmr import pooled, srmr_level
 from msem.settings import AdjustedTest, CorrectedTest
 
@@ -244,7 +245,7 @@ def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
 
 
 @without_ordered
-def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
+def level_fit(fit: Solution, level: int | str) -> LevelSpecific | SlopeLevel:
     """Estimates of one level with the other saturated, and of its baseline model (Ryu & West, 2009).
 
     Parameters
@@ -254,8 +255,9 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 
     Returns
     -------
-    LevelSpecific
-        `model` and `baseline`, both with parameter table, theta and log-likelihood.
+    LevelSpecific or SlopeLevel
+        `model` and `baseline`, both with parameter table, theta and log-likelihood; with random slopes there is no
+        agreed baseline model.
 
     Raises
     ------
@@ -267,17 +269,16 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     if not fit.table.multilevel:
         raise ModelError("fit measures of a level need a two-level model; this one has one level")
     number = fit.table.level(level)
-    if fit.has_slopes:
-        raise UnsupportedError("level_fit() of a model with random slopes is not available in this version")
     if tied(fit):
         raise UnsupportedError(tied(fit))
-    return specific_fit(fit, number)
+    return slope_level(fit, number) if fit.has_slopes else specific_fit(fit, number)
 
 
 def measures_of_level(fit: Solution, level: int | str) -> dict[str, float]:
     """Fit measures of one level, the others saturated."""
     require_unpenalized(fit.estimate, "fit measures of one level")
-    return specific_measures(fit, level_fit(fit, level).level)
+    number = level_fit(fit, level).level
+    return slope_level_measures(fit, number) if fit.has_slopes else specific_measures(fit, number)
 
 
 @cached
