@@ -15,7 +15,7 @@ import oracle
 import oracle_integrals
 import reference
 from msem.data.reading import read_sample
-from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
+from msem.errors import DataError, DataWarning, ModelError, MsemError, UnsupportedError
 from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.objective import build_objective
 from msem.fits.sem import table_of
@@ -372,6 +372,15 @@ def test_integrals_over_too_many_variables_are_refused(model, message):
     with pytest.raises(UnsupportedError, match=message) as caught:
         msem.sem(model, sample(), cluster="g", ordered=ITEMS, estimator="ML")
     assert "WLSMV" in str(caught.value)
+
+
+@pytest.mark.parametrize("nodes", [1001, 2**31 - 1, 10**30])
+def test_more_nodes_than_anything_takes_are_refused(nodes):
+    with pytest.raises(MsemError, match="nodes must be 1000 at most"):
+        msem.sem(FACTORS, sample(), cluster="g", ordered=ITEMS, estimator="ML", nodes=nodes)
+    model = "level: 1\n f =~ y1 + y2 + y3\nlevel: 2\n y1 ~~ y2 + y3\n y2 ~~ y3"
+    with pytest.raises(MsemError, match=r"nodes=64 in each of 3 dimensions \(y1, y2, y3\).*: 62 at most"):
+        msem.sem(model, sample(), cluster="g", ordered=["y1", "y2", "y3"], estimator="ML", nodes=64)
 
 
 def test_continuous_variables_have_to_be_observed():

@@ -16,6 +16,7 @@ import msem
 import reference
 from msem import _core
 from msem.data.first_stage import Statistic
+from msem.data.ordered import _over_bread, first_stage_keys
 from msem.errors import (
     ArgumentError,
     DataError,
@@ -24,6 +25,7 @@ from msem.errors import (
     ModelError,
     UnsupportedError,
 )
+from msem.model.variables import Variables
 
 CUTS = {"u1": ("y1", [-0.8, 0.7]), "u2": ("y2", [0.0]), "u3": ("y3", [-1, 0, 1]), "u4": ("y4", [-0.5, 0.5])}
 U = list(CUTS)
@@ -432,10 +434,29 @@ def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str)
         fit(**options)
 
 
-@pytest.mark.parametrize("question", ["predict", "distances", "profile"])
+@pytest.mark.parametrize("question", ["predict", "distances"])
 def test_what_is_not_there_says_so(question: str) -> None:
     with pytest.raises(UnsupportedError, match=r"ordered|least squares"):
         getattr(fit(), question)()
+
+
+def test_estimates_without_a_covariance_matrix_are_named() -> None:
+    keys = first_stage_keys(Variables((("u", "v"),)), [()], {"u": 1, "v": 2})
+    assert [key[:3] for key in keys] == [
+        ("u", "|", "t1"),
+        ("v", "|", "t1"),
+        ("v", "|", "t2"),
+        ("u", "~~", "v"),
+    ]
+    bread = np.diag([2.0, 0.0, 3.0, 1.0])
+    with pytest.raises(
+        DataError, match=r"say nothing about the threshold v\|t1\. Leave the variable out, or merge"
+    ):
+        _over_bread(bread, np.eye(4), keys)
+    bread = np.eye(4)
+    bread[0, 3] = bread[3, 0] = 1.0
+    with pytest.raises(DataError, match=r"depends on each other, the threshold u\|t1, u ~~ v\. Leave"):
+        _over_bread(bread, np.eye(4), keys)
 
 
 def test_covariates_that_separate_the_categories() -> None:

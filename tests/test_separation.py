@@ -6,6 +6,7 @@ import pytest
 
 import msem
 from msem.errors import ConvergenceWarning
+from msem.estimation.problems import FAR, separation_problems
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,31 @@ def test_what_differs_between_clusters_is_in_units_of_that_level():
     fit = msem.sem(text, rows, cluster="cluster", ordered=["y"], estimator="ML", link="logit")
     assert fit.status == "ok"
     assert fit.bse["y|t1.l2"] > 10  # residual standard deviations of units
+
+
+@pytest.mark.parametrize("level", ["single", "both", "between"])
+@pytest.mark.parametrize("link", ["probit", "logit"])
+def test_paths_are_measured_in_residual_standard_deviations_of_all_levels(level, link):
+    rng = np.random.default_rng(8)
+    cluster = np.repeat(np.arange(60), 5)
+    w = rng.normal(size=60)[cluster]
+    y = (rng.normal(size=60)[cluster] + w + (rng.normal(size=300) if level != "between" else 0) > 0).astype(
+        int
+    )
+    rows = pd.DataFrame({"y": y, "x": rng.normal(size=300), "w": w, "cluster": cluster})
+    text = {
+        "single": "y ~ w",
+        "both": "level: 1\n y ~ x\nlevel: 2\n y ~ w",
+        "between": "level: 1\n x ~~ x\nlevel: 2\n y ~ w",
+    }[level]
+    options = {} if level == "single" else {"cluster": "cluster"}
+    fit = msem.sem(text, rows, ordered=["y"], estimator="ML", link=link, **options)
+    name = "y~w" if level == "single" else "y~w.l2"
+    residual = np.pi**2 / 3 if link == "logit" else 1.0
+    residual += fit.params["y~~y.l2"] if level == "both" else 0.0
+    spread = np.std(w) if level == "single" else np.std(w[::5])
+    limit = FAR * np.sqrt(residual) / spread
+    for factor, found in ((0.999, []), (1.001, [name])):
+        theta = np.where(fit.params.index == name, factor * limit, fit.theta)
+        problems = list(separation_problems(fit.objective, theta, fit.sampling))
+        assert [name for one in problems if name in one.cause] == found

@@ -271,7 +271,9 @@ def test_equality_looks_at_every_field() -> None:
         ({"nobs": 5.0}, "do not agree with the cluster sizes"),
         ({"counts": [-1.0] * 6}, "positive"),
         ({"sizes": [3.0, 1.0, 5.0, 7.0, 12.0, 300.0]}, "ascending"),
-        ({"ssw": [[np.inf] * 3] * 3}, "ssw has values that are not finite"),
+        ({"ssw": [[np.inf] * 3] * 3}, "ssw has values that are not finite, of 'y1', 'y2', 'x': squares"),
+        ({"means": [[1.0, np.nan, 1.0, 1.0, 1.0]] * 6}, "means has values that are not finite, of 'y2'"),
+        ({"sizes": [np.nan] * 6}, "sizes has values that are not finite: check the cluster sizes"),
     ],
 )
 def test_inconsistent_statistics_are_refused(change: dict[str, Any], text: str) -> None:

@@ -77,6 +77,7 @@ SHORT_FORMS: Mapping[str, Mapping[str, Any]] = {
 }
 REPLICATES = 1000
 MAX_SEED = 2**64
+MOST_NODES = 1000  # of quadrature, in each dimension
 LARGEST_COUNT = 2**31 - 1  # of threads and iterations in the core: who allows more has as many
 SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
 REPLICATION = ("brr", "fay", "jackknife1", "jackknife2", "jackknife2_both")  # how replicate weights were made
@@ -295,6 +296,16 @@ def _starts(name: str, value: Any) -> int:
     return require_whole(name, value, 0)
 
 
+def _nodes(name: str, value: Any) -> int:
+    count = require_whole(name, value, 0)
+    if count > MOST_NODES:
+        raise MsemError(
+            f"{name} must be {MOST_NODES} at most, not {value!r}: no integral takes more, and 31 or 61 show whether "
+            "more change anything"
+        )
+    return count
+
+
 def _threads(name: str, value: Any) -> int:
     return min(require_whole(name, value, 1), LARGEST_COUNT)
 
@@ -360,7 +371,7 @@ class Settings:
     seed: int | None = field(default=None, metadata={"read": _seed})
     space: Space = field(default="auto", metadata={"read": _space})
     starts: int = field(default=0, metadata={"read": _starts})
-    nodes: int = field(default=0, metadata={"read": _starts})
+    nodes: int = field(default=0, metadata={"read": _nodes})
     max_iterations: int = field(default=500, metadata={"read": _iterations})
     tolerance: float = field(default=1e-12, metadata={"read": _tolerance})
     threads: int | None = field(default=None, metadata={"read": _threads})

@@ -375,13 +375,29 @@ def require_consistent_shapes(statistics: SampleStatistics) -> None:
         raise DataError(f"variables {statistics.names} are inconsistent: each has one name")
 
 
+def _not_finite(name: str, finite: NDArray[np.bool_], statistics: SampleStatistics) -> str:
+    """Which numbers are not finite, with the variables that they are of if they are of any."""
+    if name in ("sizes", "counts"):
+        return f"{name} has values that are not finite: check the cluster sizes"
+    own = statistics.unit if name == "ssw" else statistics.names
+    matrix = name != "means"
+    alone = finite.diagonal(axis1=-2, axis2=-1) if matrix else finite  # squares overflow first
+    lost = ~alone.reshape(-1, len(own)).all(axis=0)
+    if matrix and not lost.any():
+        lost = ~finite.reshape(-1, len(own)).all(axis=0)
+    listed = ", ".join(repr(own[k]) for k in np.flatnonzero(lost))
+    return (
+        f"{name} has values that are not finite, of {listed}: squares of its values are too large for a number, or the "
+        "moments that were given have such values; divide the variable by its standard deviation, or check the moments"
+    )
+
+
 def require_consistent_totals(statistics: SampleStatistics) -> None:
     """Refuse numbers that are not finite, and sizes that do not add up to the totals."""
     for name in ARRAYS:
-        if not np.isfinite(getattr(statistics, name)).all():
-            raise DataError(
-                f"{name} has values that are not finite: rescale the variables or check the moments"
-            )
+        finite = np.isfinite(getattr(statistics, name))
+        if not finite.all():
+            raise DataError(_not_finite(name, finite, statistics))
     sizes, counts = statistics.sizes, statistics.counts
     if not ((sizes > 0).all() and (np.diff(sizes) > 0).all() and (counts > 0).all()):
         raise DataError("cluster sizes must be positive, distinct and ascending, with positive counts")

@@ -23,7 +23,7 @@ from msem.data.rows import ClusteredData
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Sampled
 from msem.distributions import normal_quantile
-from msem.errors import UnsupportedError
+from msem.errors import MsemError, UnsupportedError
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -36,6 +36,7 @@ SHARE = 0.25  # of a variance between clusters in that within, to start from
 CORRELATION = 0.3  # between clusters, to start from
 WIDER = 1.2  # correlations of variables over those of their categories
 SLOPE = 0.1  # variance of a random slope to start from, by that of the covariate
+MOST_POINTS = 250_000  # at which a cluster is evaluated
 LOGISTIC = np.pi**2 / 3  # variance of the logistic distribution
 
 
@@ -594,12 +595,20 @@ def integrated_statistics(
     ------
     DataError
         If a category is empty.
+    MsemError
+        If there are too many nodes.
     """
     for name, labels in categories.items():
         if name not in plain.names:
             continue
         column = rows.values((name,))[:, 0]
         check_counts(name, column[~np.isnan(column)], labels, place)
+    if nodes ** len(plan.integrated) > MOST_POINTS:
+        most = int(MOST_POINTS ** (1 / len(plan.integrated)) + 1e-9)
+        raise MsemError(
+            f"nodes={nodes} in each of {len(plan.integrated)} dimensions ({', '.join(plan.integrated)}) is more than "
+            f"can be kept of every cluster: {most} at most"
+        )
     return IntegratedStatistics(
         plain,
         rows,

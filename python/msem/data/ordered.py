@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 
 MOST = 20  # categories
 NO_VARIANCE = 1e-3  # share of the within variance below which one between clusters is taken for none
+DEPENDENT = 0.1  # share of the largest element of a direction that is not told apart
+SHOWN = 4  # estimates that a message names
 FEW = 7  # distinct whole numbers up to which a variable looks ordered
 
 
@@ -318,12 +320,12 @@ def ordered_statistics(
             f"{a!r} and {b!r} have no covariance{place}: too few rows or clusters have a value of both; leave one of "
             "them out"
         )
-    influence = _influence(found, columns.sampled)
+    influence = _influence(found, columns.sampled, keys)
     clusters = 0 if two else len(set(columns.codes))
     stage = FirstStage(
         keys,
         found["estimates"],
-        _covariance(found, clusters) if influence is None else influence.T @ influence,
+        _covariance(found, clusters, keys) if influence is None else influence.T @ influence,
         names,
         tuple(name for own in covariates for name in own),
         tuple(name for name in names if name in categories),
@@ -425,11 +427,13 @@ def first_stage_influence(
     covariates : sequence of sequences of str
         Fixed covariates of each level.
     """
+    first = statistics.first_stage
+    assert first is not None
     columns = _columns(statistics, rows, covariates)
     if len(covariates) == 1 and rows.cluster_count is None:
         columns = replace(columns, codes=list(range(len(columns.units))))
     found = _estimated(columns, statistics.labels)
-    return _over_bread(found["bread"], found["scores"].T).T
+    return _over_bread(found["bread"], found["scores"].T, first.keys).T
 
 
 def _estimated(columns: _Columns, categories: Mapping[str, Sequence[Any]]) -> _core.FirstStageParts:
@@ -553,23 +557,25 @@ def first_stage_keys(
     return tuple(keys)
 
 
-def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
+def _covariance(found: _core.FirstStageParts, clusters: int, keys: Sequence[Statistic]) -> Floats:
     """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models."""
-    half = _over_bread(found["bread"], found["meat"])
-    out = _over_bread(found["bread"], half.T)
+    half = _over_bread(found["bread"], found["meat"], keys)
+    out = _over_bread(found["bread"], half.T, keys)
     correction = clusters / (clusters - 1) if clusters > 1 else 1.0
     result: Floats = 0.5 * correction * (out + out.T)
     return result
 
 
-def _influence(found: _core.FirstStageParts, sampled: Sampled | None) -> Floats | None:
+def _influence(
+    found: _core.FirstStageParts, sampled: Sampled | None, keys: Sequence[Statistic]
+) -> Floats | None:
     """With primary sampling units or strata, rows whose outer products are the covariance matrix; else None."""
     if sampled is None or sampled.design is None:
         return None
-    return _over_bread(found["bread"], independent_rows(found["scores"], sampled).T).T
+    return _over_bread(found["bread"], independent_rows(found["scores"], sampled).T, keys).T
 
 
-def _over_bread(bread: Floats, columns: Floats) -> Floats:
+def _over_bread(bread: Floats, columns: Floats, keys: Sequence[Statistic]) -> Floats:
     """Bread^-1 times columns.
 
     Raises
@@ -577,14 +583,39 @@ def _over_bread(bread: Floats, columns: Floats) -> Floats:
     DataError
         If there is no inverse.
     """
+    known = np.isfinite(bread).all(axis=1) & (np.abs(bread.diagonal()) > 0)
+    if not known.all():
+        raise DataError(
+            f"the first stage has no covariance matrix: the data say nothing about {_shown(keys, ~known)}. Leave the "
+            "variable out, or merge categories that hardly occur"
+        )
     scale = np.sqrt(np.abs(bread.diagonal()))
-    if not (scale > 0).all() or not np.isfinite(bread).all():
-        raise DataError("the first stage has no covariance matrix: some of its scores vanish")
+    metric = bread / np.outer(scale, scale)
     try:
-        out: Floats = np.linalg.solve(bread / np.outer(scale, scale), columns / scale[:, None])
+        out: Floats = np.linalg.solve(metric, columns / scale[:, None])
     except np.linalg.LinAlgError:
-        raise DataError("the first stage has no covariance matrix: its scores depend on each other") from None
+        direction = np.abs(np.linalg.svd(metric)[2][-1])
+        raise DataError(
+            "the first stage has no covariance matrix: what the data say of these depends on each other, "
+            f"{_shown(keys, direction > DEPENDENT * direction.max())}. Leave a variable out, or use more clusters"
+        ) from None
     return out / scale[:, None]
+
+
+def _shown(keys: Sequence[Statistic], which: NDArray[np.bool_]) -> str:
+    """Some of the estimates in words, the first few."""
+    kinds = {
+        "|": "the threshold {0}|{1}",
+        "~1": "the mean of {0}",
+        "~": "the path {0} ~ {1}",
+        "~~": "{0} ~~ {1}",
+    }
+    found = [
+        kinds[key.op].format(key.lhs, key.rhs) + (f" of level {key.level}" if key.level > 1 else "")
+        for key, one in zip(keys, which, strict=True)
+        if one
+    ]
+    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
 
 
 def covariate_moments(

@@ -412,11 +412,12 @@ def separation_problems(objective: Objective, theta: Floats, sampling: Sampling)
     implied = {group: objective.implied(theta, group) for group in range(1, table.ngroups + 1)}
     lost: dict[str, list[str]] = {}
     names = table.names()
-    # about the model of the highest level that a variable stands at: with much of it, paths and thresholds are great
+    # of all levels that a variable stands at: with much of it between clusters, paths and thresholds are great
     residual: dict[tuple[int, str], float] = {}
     for row, value in zip(table.rows, values, strict=True):
         if row.op == "~~" and row.lhs == row.rhs:
-            residual[row.group, row.lhs] = max(float(value), 0.0)
+            known = residual.get((row.group, row.lhs), 0.0)
+            residual[row.group, row.lhs] = known + max(float(value), 0.0)
     for row, value in zip(table.rows, values, strict=True):
         response = row.rhs if row.op == "=~" else row.lhs
         if not row.free or row.op not in ("~", "=~", "|") or response not in table.ordered.thresholds:
@@ -426,7 +427,7 @@ def separation_problems(objective: Objective, theta: Floats, sampling: Sampling)
             cov = implied[row.group][row.level].cov
             explains = row.lhs if row.op == "=~" else row.rhs
             spread = math.sqrt(max(float(np.asarray(cov.loc[explains, explains])), 0.0))
-        spread /= math.sqrt(1 + residual.get((row.group, response), 0.0))
+        spread /= math.sqrt(residual.get((row.group, response), 0.0) or 1.0)
         if (row.op != "|" and abs(value) * spread > FAR) or errors[row.free - 1] * spread > VAGUE:
             lost.setdefault(response, []).append(names[row.free - 1])
     for response, own in lost.items():

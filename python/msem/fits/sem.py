@@ -293,7 +293,7 @@ def sem(
         Of adaptive quadrature, in each dimension: for the random slopes, where a covariate with one is latent or stands
         at both levels, and for what clusters have in common by maximum likelihood with ordered variables. 0: as many as
         are accurate by experience (15, 9 or 7 in one, two or three dimensions). The log-likelihood is evaluated with
-        twice as many and one more, and the summary has the difference.
+        twice as many and one more, and the summary has the difference. 1000 at most, and fewer in several dimensions.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
