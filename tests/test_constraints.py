@@ -250,9 +250,13 @@ def test_a_constraint_without_a_value():
         fit("sqrt(a - 100) == 1")
 
 
-def test_what_does_not_take_constraints_says_so():
-    with pytest.raises(UnsupportedError, match=r"'a == b'.*level by level"):
-        msem.segregated(BASE + "a == b", DATA, cluster="cluster")
+def test_constraints_that_tie_levels_leave_none_to_be_fitted_by_itself():
+    with pytest.raises(
+        UnsupportedError, match=r"the levels share a == c, so they cannot be fitted one by one"
+    ):
+        msem.segregated(BASE + "a == c", DATA, cluster="cluster")
+    with pytest.raises(UnsupportedError, match=r"'d := a - c' is made of parameters of several levels"):
+        msem.segregated(BASE + "d := a - c", DATA, cluster="cluster")
 
 
 def test_dependent_rows_leave_the_basis_they_leave():

@@ -15,7 +15,7 @@ import pytest
 
 import msem
 import texts
-from msem.errors import DataError, DataWarning, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.errors import DataError, DataWarning, ImproperSolutionWarning, ModelError
 
 LAVAAN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "lavaan_groups.json").read_text())
 DEMO = msem.load_demo()
@@ -280,11 +280,6 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         fit(**options)
-
-
-def test_what_is_not_available() -> None:
-    with pytest.raises(UnsupportedError, match=r"line 3, column 1: segregated fits are for one group"):
-        msem.segregated(BLOCKS.lstrip(), DEMO, cluster="cluster")
 
 
 def test_problems_name_the_group() -> None:

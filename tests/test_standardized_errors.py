@@ -261,7 +261,7 @@ def test_segregated_fit_has_the_standardized_solution_of_a_fit_with_the_other_le
         np.testing.assert_allclose(ours["est_std"], wanted["est_std"], rtol=1e-5, atol=1e-8)
         np.testing.assert_allclose(ours["se"], wanted["se"], rtol=1e-4, atol=1e-8)
     both = apart.standardized("std_lv")
-    assert both["level"].tolist() == [row.level for row in apart.within.rows + apart.between.rows]
+    assert both["level"].tolist() == [row.level for row in apart.table.rows]
     r2 = apart.rsquare().set_index(["lhs", "level"])["r2"]
     assert r2["y1", 2] == pytest.approx(
         apart.between.standardized().query("lhs == 'fb' and rhs == 'y1'")["est_std"].iloc[0] ** 2

@@ -186,7 +186,14 @@ def saturated_information(
 
 
 def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Floats:
-    """Covariance matrix of saturated moments whatever the distribution of the variables is (Huber, 1967; White, 1982).
+    """Covariance matrix of saturated moments whatever the distribution of the variables is; see `sandwich_root`."""
+    root = sandwich_root(moments, statistics, clusters)
+    covariance: Floats = root.T @ root
+    return covariance
+
+
+def sandwich_root(moments: Floats, statistics: Statistics, clusters: Clusters) -> Floats:
+    """Rows whose outer products are the sandwich of saturated moments (Huber, 1967; White, 1982).
 
     Parameters
     ----------
@@ -199,12 +206,11 @@ def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Flo
 
     Returns
     -------
-    ndarray, shape (m, m)
+    ndarray, shape (units, m)
+        Of the clusters of this group, or of the primary sampling units of all groups.
     """
     influence = clusters.saturated_influence(moments, statistics.nobs) if not statistics.unit else None
     if influence is None:
         scores = clusters.scores(saturated_core(statistics, clusters), moments)
         influence = scores @ scaled_inverse(saturated_information(moments, statistics, "observed"))
-    influence = independent_rows(influence, clusters.sampled)
-    covariance: Floats = influence.T @ influence
-    return covariance
+    return independent_rows(influence, clusters.sampled)

@@ -41,13 +41,11 @@ class LevelDiscrepancy:
     jacobian : ndarray, shape (m, k)
         Derivatives of sigma.
     weight : ndarray, shape (m, m)
-        U at the solution.
+        U at the solution, times the sample size of each group.
     gamma : ndarray, shape (m, m)
         Covariance matrix of s; zero for moments that are given, such as those of fixed covariates.
-    nobs : float
-        Sample size that the discrepancy is multiplied by.
     statistic : float
-        nobs times the discrepancy.
+        The discrepancy times sample size, added up over groups.
     standard : float
         Chi-square statistic that would hold had the moments been observed: `statistic` itself for the normal
         discrepancy, which least squares is not.
@@ -61,7 +59,6 @@ class LevelDiscrepancy:
     jacobian: Floats
     weight: Floats
     gamma: Floats
-    nobs: float
     statistic: float
     standard: float
     exact: bool = True
@@ -170,7 +167,7 @@ class LevelDiscrepancy:
     @cached_property
     def traces(self) -> tuple[float, float]:
         """tr(U Gamma) and tr((U Gamma)^2), with the U of residuals: mean and half the variance of `statistic`."""
-        ugamma = self._residual_weight() @ (self.nobs * self.gamma)
+        ugamma = self._residual_weight() @ self.gamma
         return float(np.trace(ugamma)), float(np.sum(ugamma * ugamma.T))
 
     def adjusted(self, test: AdjustedTest) -> tuple[float, float, float]:
@@ -236,7 +233,7 @@ def normal_weight(cov: Floats, means: bool) -> Floats:
     double = np.where(row == col, 1.0, 2.0)
     products = a[np.ix_(row, row)] * a[np.ix_(col, col)] + a[np.ix_(row, col)] * a[np.ix_(col, row)]
     weight = 0.25 * np.outer(double, double) * products
-    return _with_means(a, weight) if means else weight
+    return block_diagonal([a, weight]) if means else weight
 
 
 def normal_gamma(cov: Floats, means: bool, random: NDArray[np.bool_]) -> Floats:
@@ -256,18 +253,21 @@ def least_squares_weight(variance: Floats, means: bool) -> Floats:
     """U of least squares in the metric in which the variables have these variances as their unit."""
     row, col = vech_index(len(variance))
     weight = np.diag(1 / (variance[row] * variance[col]))
-    return _with_means(np.diag(1 / variance).astype(np.float64), weight) if means else weight
+    return block_diagonal([np.diag(1 / variance).astype(np.float64), weight]) if means else weight
 
 
-def _with_means(first: Floats, second: Floats) -> Floats:
-    n, m = len(first), len(second)
-    out = np.zeros((n + m, n + m))
-    out[:n, :n] = first
-    out[n:, n:] = second
+def block_diagonal(blocks: Sequence[Floats]) -> Floats:
+    """Square matrices along the diagonal of one, and zeros beside them."""
+    ends = np.cumsum([0, *map(len, blocks)])
+    out = np.zeros((ends[-1], ends[-1]))
+    for first, last, block in zip(ends, ends[1:], blocks, strict=False):
+        out[first:last, first:last] = block
     return out
 
 
-def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _core.LeastSquares:
+def least_squares_loss(
+    cov: Floats, mean: Floats | None, variance: Floats, nobs: float = 1.0
+) -> _core.LeastSquares:
     """Unweighted least squares in the metric of standardized variables.
 
     Parameters
@@ -278,12 +278,14 @@ def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _c
         None: means are not fitted.
     variance : ndarray, shape (p,)
         Squared unit of each variable; an element s_ij counts 1 / (variance_i variance_j). All 1 for ordinary ULS.
+    nobs : float
+        Sample size that everything is multiplied by.
 
     Returns
     -------
     _core.LeastSquares
     """
-    weights = 1 / np.outer(variance, variance)
+    weights = nobs / np.outer(variance, variance)
     if mean is None:
         return _core.LeastSquares(np.zeros(len(cov)), cov, np.zeros(len(cov)), weights)
-    return _core.LeastSquares(mean, cov, 1 / variance, weights)
+    return _core.LeastSquares(mean, cov, nobs / variance, weights)

@@ -62,9 +62,11 @@ class Evidence:
             else:
                 clusters = statistics.clusters(rows)
             return objective.scores(theta, clusters, self.number)
-        keys = {key: k for k, key in enumerate(moment_keys(self.group.statistics, self.number))}
+        keys = {key: k for k, key in enumerate(moment_keys(self.group.statistics.variables, self.number))}
         level = 2 if of_clusters else 0
-        own_keys = [key._replace(level=level or key.level) for key in moment_keys(statistics, self.number)]
+        own_keys = [
+            key._replace(level=level or key.level) for key in moment_keys(statistics.variables, self.number)
+        ]
         places = [
             keys[key] if key in keys else keys[key._replace(lhs=key.rhs, rhs=key.lhs)] for key in own_keys
         ]
@@ -191,7 +193,7 @@ def fitted_means(
     table, free = objective.table, mean_parameters(objective.table)
     places, slopes_of, gaps = [], [], []
     for number, group in enumerate(sample.groups, 1):
-        keys = moment_keys(group.statistics, number)
+        keys = moment_keys(group.statistics.variables, number)
         exogenous = {
             (name, level) for level in range(1, table.nlevels + 1) for name in table.exogenous(level, number)
         }
@@ -218,7 +220,7 @@ def fitted_means(
     table, values = random_covariates(table, out)
     wider, parts = build_objective(table, sample.statistics), []
     for number, (group, own) in enumerate(zip(sample.groups, places, strict=True), 1):
-        at = {key: k for k, key in enumerate(moment_keys(group.statistics, number))}
+        at = {key: k for k, key in enumerate(moment_keys(group.statistics.variables, number))}
         given = {
             at[key]: row.free - 1
             for row in table.rows

@@ -266,7 +266,7 @@ def second_stage(
             "least squares needs saturated moments, and the saturated model has no maximum: there are too few clusters "
             'for so many variables; use estimator="ML"'
         )
-    keys = moment_keys(s, number)
+    keys = moment_keys(s.variables, number)
     if not table.meanstructure:
         keys = tuple(key for key in keys if key.op == "~~")
     used = np.flatnonzero(~given_moments(table, keys))
@@ -504,7 +504,6 @@ def solution_at(
         jacobian,
         weight,
         gamma,
-        1.0,
         value,
         standard,
         exact,

@@ -22,6 +22,7 @@ from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import cluster_correction
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -61,9 +62,8 @@ class MomentVector:
     given: Flags
 
 
-def moment_keys(statistics: Statistics, group: int) -> tuple[Moment, ...]:
+def moment_keys(variables: Variables, group: int) -> tuple[Moment, ...]:
     """The moments of a group in order; a single-level sample has level 1 only."""
-    variables = statistics.variables
     keys: list[Moment] = []
     for level, names in enumerate(variables.levels, 1):
         pairs = zip(*vech_index(len(names)), strict=True)
@@ -138,7 +138,7 @@ def moment_vectors(fit: Estimate, sample: Sample) -> tuple[MomentVector, ...]:
 
 
 def _moment_vector(fit: Estimate, sample: Group, group: int) -> MomentVector:
-    keys = moment_keys(sample.statistics, group)
+    keys = moment_keys(sample.statistics.variables, group)
     implied, jacobian = implied_moments(fit.objective, fit.theta, group)
     used = [k for k, key in enumerate(keys) if fit.table.meanstructure or key.op == "~~"]
     keys = tuple(keys[k] for k in used)
@@ -265,7 +265,7 @@ def _information(sample: Group, vector: MomentVector, values: Floats, kind: Kind
 def _embedded(sample: Group, vector: MomentVector, values: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """Values among all moments of the statistics, and where those are that are not given."""
     s = sample.statistics
-    at = {key: k for k, key in enumerate(moment_keys(s, vector.keys[0].group))}
+    at = {key: k for k, key in enumerate(moment_keys(s.variables, vector.keys[0].group))}
     full = moment_values(s, sample.levels)
     index = np.array([at[key] for key in vector.keys], dtype=np.intp)
     full[index] = values

@@ -154,8 +154,12 @@ class Objective:
 
     def moments_of(self, level: int, theta: ArrayLike, group: int = 1) -> LevelArrays:
         """Model-implied moments of one level of one group, of all variables."""
-        i = next(i for i, block in enumerate(self.blocks) if (block.level, block.group) == (level, group))
+        i = self.place(level, group)
         return implied_moments(self.blocks[i], *self.core.implied(theta, i))
+
+    def place(self, level: int, group: int = 1) -> int:
+        """Where the block of one level of one group stands."""
+        return next(i for i, block in enumerate(self.blocks) if (block.level, block.group) == (level, group))
 
     def compiled_moments(self, theta: ArrayLike, group: int = 1) -> tuple[tuple[Floats, Floats], ...]:
         """Means and covariances of each level of a group as the core has them, products with slopes included."""

@@ -109,7 +109,9 @@ def unrotated_table(table: ParameterTable, sample: Sample) -> ParameterTable:
         start = starts.get((row.lhs, row.op, row.rhs, row.level, row.group))
         if row.free and start is not None and (row.start is None or row.efa):
             rows[i] = row._replace(start=start)
-    return replace(table, rows=tuple(row._replace(efa="") for row in rows))
+    out = replace(table, rows=tuple(row._replace(efa="") for row in rows))
+    vars(out)["by_name"] = table.by_name  # constraints name them as in the model
+    return out
 
 
 def principal_axes(cov: Floats, factors: int) -> tuple[Floats, Floats]:

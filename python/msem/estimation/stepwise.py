@@ -141,7 +141,7 @@ def _structural_tests(structure: Structure, rows: Floats) -> LevelDiscrepancy:
         weight[first:last, first:last] = own
     jacobian = np.vstack(structure.jacobians) @ structure.estimate.tangent
     value = float(residual @ weight @ residual)
-    return LevelDiscrepancy(residual, jacobian, weight, rows.T @ rows, 1.0, value, value, exact=False)
+    return LevelDiscrepancy(residual, jacobian, weight, rows.T @ rows, value, value, exact=False)
 
 
 def _with_means(

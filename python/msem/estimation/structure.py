@@ -116,7 +116,7 @@ def latent_level(
         e[np.ix_(range(t.npar), y, y)] = residuals
         moved = m @ (sigma - e) @ np.swapaxes(m, -1, -2)
         by_blocks.append((number, moved.imag[:, row, col].T / STEP))
-    keys = moment_keys(own.statistics, group)
+    keys = moment_keys(own.statistics.variables, group)
     by_moments = np.zeros((len(row), len(keys)))
     for k, key in enumerate(keys):
         if key.op == "~~" and key.level == level:

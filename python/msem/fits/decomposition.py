@@ -12,13 +12,25 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, clustered_data
+from msem.data.grouped_moments import GroupedMoments
+from msem.data.grouping import Grouping
 from msem.data.levels import chosen_levels, resolve_levels
 from msem.data.merging import scaled_together
 from msem.data.model_statistics import level_statistics_of_rows
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
-from msem.data.reading import has_rows, read_sample, require_rows_for_holes, require_rows_of_data
+from msem.data.reading import (
+    by_group,
+    given_labels,
+    group_rows,
+    has_rows,
+    read_sample,
+    require_rows_for_holes,
+    require_rows_of_data,
+)
+from msem.data.sample import Group, Sample
 from msem.data.saturated import Method as SaturatedMethod
+from msem.data.saturated import sandwich_root
 from msem.data.saturated_moments import estimate_saturated, of_design, with_robust_acov
 from msem.data.scaling import scaled_weights
 from msem.data.screening import warn_of_codes
@@ -30,8 +42,8 @@ from msem.estimation.problems import Problem, border_moments
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn_of
-from msem.language.syntax import parse
-from msem.model.blocks import require_one_group
+from msem.language.syntax import with_constraints
+from msem.model.blocks import group_order
 from msem.model.levels import number_of_levels
 from msem.model.partable import ParameterTable, require_no_slopes
 from msem.model.variables import Variables
@@ -310,6 +322,10 @@ def segregated(
     data: Any,
     *,
     cluster: str | Sequence[str] | None = None,
+    group: str | None = None,
+    group_equal: Sequence[str] = (),
+    group_partial: Sequence[str] = (),
+    constraints: str | Sequence[str] | None = None,
     method: Method = "likelihood",
     gamma: Gamma = "observed",
     missing: str = "listwise",
@@ -336,9 +352,14 @@ def segregated(
     model : str
         A model of two levels or three in lavaan's language.
     data : LevelMoments, data frame, ClusterStatistics or SampleStatistics
-        Moments, or data to estimate them from (then with `cluster`).
+        Moments, or data to estimate them from (then with `cluster`). Moments of several groups: a dict of group label
+        to moments; the groups are taken as independent.
     cluster : str or sequence of str
         Column with the cluster ids, or two columns for three levels, the highest clusters first.
+    group, group_equal, group_partial
+        Column with the groups of data, and what is equal over groups at each level; see `sem`.
+    constraints : str or sequence of str, optional
+        Definitions (``:=``), equalities and inequalities beside those in the model text, each about one level.
     method : {"likelihood", "ml", "uls"}
         "likelihood": the level as specified and the others saturated (Ryu & West, 2009), in the likelihood of the
         statistics that the moments imply; works when a matrix above level 1 is not positive definite. "ml": normal
@@ -365,13 +386,17 @@ def segregated(
     DataError
         If ``method="ml"`` meets a matrix that is not positive definite.
     UnsupportedError
-        If the levels share parameters.
+        If the levels share parameters or constraints.
     """
     require_choice("method", method, get_args(Method))
     require_choice("gamma", gamma, get_args(Gamma))
     settings = Settings.read(
         {
             "cluster": cluster,
+            "group": group,
+            "group_equal": group_equal,
+            "group_partial": group_partial,
+            "constraints": constraints,
             "missing": missing,
             "weights": weights,
             "cluster_weights": cluster_weights,
@@ -386,9 +411,11 @@ def segregated(
             "threads": threads,
         }
     )
-    syntax = parse(model)
-    require_one_group(syntax, "segregated fits are")
-    table = table_of(syntax, "sem", settings, None)
+    syntax = with_constraints(model, settings.constraints)
+    grouping = group_rows(data, settings.group)
+    labels = given_labels(data, settings, grouping)
+    groups = None if labels is None else group_order(syntax, labels)
+    table = table_of(syntax, "sem", settings, groups)
     require_no_slopes(table, "fits of single levels")
     if not table.multilevel:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
@@ -398,16 +425,20 @@ def segregated(
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
     numbers = range(1, table.nlevels + 1)
     with settings.limit():
-        moments = model_moments(table, data, settings, wanted)
+        moments = model_moments(table, data, settings, wanted, grouping)
         fit = SegregatedFit(tuple(fit_level(table, moments, level, method, gamma) for level in numbers))
     warn_of(dict.fromkeys(fit.problems))
     return fit
 
 
 def model_moments(
-    table: ParameterTable, data: Any, settings: Settings, gamma: Gamma | None = None
-) -> LevelMoments:
-    """Saturated moments of the variables of a model, from moments of more variables or from data.
+    table: ParameterTable,
+    data: Any,
+    settings: Settings,
+    gamma: Gamma | None = None,
+    grouping: Grouping | None = None,
+) -> GroupedMoments:
+    """Saturated moments of the variables of a model in each group, from moments of more variables or from data.
 
     Moments of fewer variables than given keep their part of the whole Gamma, of the kind `gamma` if that is not
     None. A variable at both levels that the model has within only is pooled over levels, as in data: this needs
@@ -417,14 +448,43 @@ def model_moments(
     survey = survey_columns(settings)
     if survey is not None and not has_rows(data):
         raise DataError(f"{survey.named} names a column of raw data, and these are moments: leave it out")
-    return _model_moments(data, table, settings, gamma)
+    given = {label: own for label, (own, _) in by_group(data, settings).items()} or {"": data}
+    known = {label: own for label, own in given.items() if isinstance(own, LevelMoments)}
+    if not known:
+        return _estimated_moments(read_sample(data, table, settings, grouping), gamma)
+    other = next((label for label in given if label not in known), None)
+    if other is not None:
+        raise DataError(
+            f"the moments of group {next(iter(known))!r} are LevelMoments, and group {other!r} has a "
+            f"{type(given[other]).__name__}: give msem.saturated of that"
+        )
+    labels = table.group_labels or ("",)
+    return GroupedMoments(
+        labels, tuple(_restricted(known[label], label, table, settings, gamma) for label in labels)
+    )
 
 
-@singledispatch
-def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: Gamma | None) -> LevelMoments:
+def _estimated_moments(sample: Sample, gamma: Gamma | None) -> GroupedMoments:
     """Moments estimated from data."""
-    (group,) = read_sample(data, table, settings).groups
-    require_identified(group.statistics)
+    groups = sample.groups
+    for group in groups:
+        require_identified(group.statistics)
+    found = GroupedMoments(
+        tuple(group.label for group in groups), tuple(_estimated(group, gamma) for group in groups)
+    )
+    if sample.design is None or any(one.known_acov is None for one in found.groups):
+        return found
+    # members of a unit or a stratum may be in several groups
+    pairs = zip(found.groups, groups, strict=True)
+    return replace(
+        found,
+        influence=tuple(
+            sandwich_root(one.vector.to_numpy(), group.statistics, group.clusters) for one, group in pairs
+        ),
+    )
+
+
+def _estimated(group: Group, gamma: Gamma | None) -> LevelMoments:
     moments = estimate_saturated(group.statistics, space="auto")
     if group.sampled is not None:
         return designed(moments, group.require_source(), group.statistics)
@@ -433,8 +493,19 @@ def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: 
     return moments
 
 
-@_model_moments.register
-def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamma | None) -> LevelMoments:
+def _restricted(
+    data: LevelMoments, label: str, table: ParameterTable, settings: Settings, gamma: Gamma | None
+) -> LevelMoments:
+    """Given moments of a group as those of the variables of the model."""
+    try:
+        return _of_variables(data, table, settings, gamma)
+    except DataError as error:
+        raise DataError(f"group {label!r}: {error}") if label else error from None
+
+
+def _of_variables(
+    data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamma | None
+) -> LevelMoments:
     cluster = settings.cluster
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")

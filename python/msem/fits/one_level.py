@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, vech
 from msem.data.checks import regular_inverse
 from msem.data.complete import single_level_statistics
+from msem.data.grouped_moments import GroupedMoments
 from msem.data.moments import LevelMoments
-from msem.data.sample import IndefiniteGroup, Sample
+from msem.data.sample import Group, IndefiniteGroup, Sample
 from msem.data.saturated import saturated_information
 from msem.data.statistics import Saturated
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.discrepancy import (
     LevelDiscrepancy,
+    block_diagonal,
     is_positive_definite,
     least_squares_loss,
     least_squares_weight,
@@ -31,16 +34,31 @@ from msem.estimation.discrepancy import (
     scaled_solve,
 )
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.moment_vector import implied_moments
-from msem.estimation.objective import Objective
-from msem.estimation.problems import Problem, find_problems, no_chi_square, saturated_boundary
-from msem.estimation.sampling import Sampling, sampling_covariance
+from msem.estimation.moment_vector import given_moments, implied_moments, moment_keys
+from msem.estimation.problems import (
+    Problem,
+    find_problems,
+    no_chi_square,
+    require_feasible,
+    saturated_boundary,
+)
+from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.fits.segregated import LevelFit
-from msem.model.derived import baseline_table, partially_saturated_table, saturated_npar
+from msem.model.derived import (
+    baseline_table,
+    constraints_of,
+    crosses_levels,
+    level_table,
+    levels_of,
+    partially_saturated_table,
+    renumbered,
+    rows_named,
+    saturated_npar,
+)
 from msem.model.levels import level_name, level_place
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import ParameterTable
 from msem.postestimation.level_fit import level_srmr
-from msem.postestimation.srmr import srmr_level
+from msem.postestimation.srmr import pooled, srmr_level
 from msem.settings import Estimator, ResolvedSettings, Settings
 
 Floats = NDArray[np.float64]
@@ -49,7 +67,7 @@ Gamma = Literal["observed", "expected", "robust"]
 
 
 def fit_level(
-    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
+    table: ParameterTable, moments: GroupedMoments, level: int, method: Method, gamma: Gamma
 ) -> LevelFit:
     """Fit one level of a model to saturated moments.
 
@@ -57,8 +75,8 @@ def fit_level(
     ----------
     table : ParameterTable
         Of the whole model.
-    moments : LevelMoments
-        Of exactly the variables of the table.
+    moments : GroupedMoments
+        Of exactly the variables of the table, for each of its groups.
     level : int
     method : {"likelihood", "ml", "uls"}
     gamma : {"observed", "expected", "robust"}
@@ -68,8 +86,7 @@ def fit_level(
     -------
     LevelFit
     """
-    if moments.needs_gamma:
-        moments = moments.with_acov("expected" if gamma == "expected" else "observed")
+    moments = moments.carrying("expected" if gamma == "expected" else "observed")
     if method == "likelihood":
         found = _fit_likelihood(table, moments, level, gamma)
     else:
@@ -80,70 +97,62 @@ def fit_level(
 
 
 def require_separable(table: ParameterTable) -> None:
-    """Refuse parameters shared by levels: no level can be fitted without the other. Also constraints."""
-    written = [c.text for c in (*table.constraints, *table.defined)]
-    if written:
-        raise UnsupportedError(
-            f"'{written[0]}': constraints and defined parameters are not available level by level; fit the levels "
-            "together, msem.sem(model, moments)"
-        )
-    levels: dict[int, set[int]] = {}
-    for r in table.rows:
-        if r.free:
-            levels.setdefault(r.free, set()).add(r.level)
-    shared = [k for k, found in levels.items() if len(found) > 1]
+    """Refuse parameters and constraints that tie levels together: no level can be fitted without the other."""
+    shared = crosses_levels(table)
     if shared:
-        names = table.names()
         raise UnsupportedError(
-            f"the levels share {', '.join(names[k - 1] for k in shared)}, so they cannot be fitted one by one; "
+            f"the levels share {', '.join(shared)}, so they cannot be fitted one by one; "
             "fit them together, msem.sem(model, moments), or drop the labels"
+        )
+    across = [c.text for c in table.defined if len(levels_of(table, c)) > 1]
+    if across:
+        raise UnsupportedError(
+            f"'{across[0]}' is made of parameters of several levels, whose sampling covariances single levels do "
+            "not give; fit the levels together, msem.sem(model, moments)"
         )
 
 
 # -- likelihood: the other levels saturated ----------------------------------------------------------------------
 
 
-def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
-    given = moments.given_as
-    sample = Sample.of(moments.expected_statistics, given_as=given, maximum=moments.converged)
-    whole = partially_saturated_table(table, level)
-    found = estimate(whole, sample)
+def _fit_likelihood(table: ParameterTable, moments: GroupedMoments, level: int, gamma: Gamma) -> LevelFit:
+    groups = [
+        Group(one.expected_statistics, label, given_as=one.given_as, maximum=one.converged)
+        for label, one in moments
+    ]
+    sample = Sample(tuple(groups))
+    found = estimate(partially_saturated_table(table, level), sample)
+    require_feasible(found.objective, found.optimum)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
     # an improper matrix of another level is no finding about this one: it is saturated
     problems = find_problems(found.objective, found.optimum, sampling, level)
     if not sample.converged:
         problems = (*problems, no_chi_square())
-    elif moments.in_cone:
+    elif any(one.in_cone for one in moments.groups):
         problems = (*problems, saturated_boundary(found.optimum))
-    kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
-    rows = tuple(found.table.rows[i] for i in kept)
-    own = sorted({r.free - 1 for r in rows if r.free})
-    renumber = {k + 1: n + 1 for n, k in enumerate(own)}
-    rows = tuple(r._replace(free=renumber.get(r.free, 0)) for r in rows)
-    full = saturated_npar(table)
-    df = full - found.nfree
-    scaling, vcov = 1.0, sampling.vcov
+    rows = [row for row in found.table.rows if row.level == level]
+    own = np.array(sorted({row.free - 1 for row in rows if row.free}), dtype=np.intp)
+    df = saturated_npar(table) - found.nfree
+    scaling = 1.0
+    naive = _naive_covariance(found, moments, level, own, sampling)
     if gamma == "robust" or moments.needs_gamma:
-        vcov, scaling = _robust_likelihood(table, moments, found, df)
+        vcov, mean = robust_likelihood(found, moments, robust=gamma == "robust")
+        sampling = replace(sampling, vcov=np.where(np.isnan(sampling.vcov), np.nan, vcov))
+        scaling = mean / df if df > 0 else np.nan
     statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    implied = found.objective.moments(found.theta)[level].observed.cov
-    jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
-    naive = _naive_covariance(
-        jacobian, implied, _sample_size(moments, level), means=_is_highest(moments, level), names=len(implied)
-    )
     return LevelFit(
         found,
         sample,
-        replace(sampling, vcov=vcov),
+        sampling,
         problems,
         _settings(table),
         level=level,
         method="likelihood",
-        rows=rows,
-        own=np.array(own, dtype=np.intp),
+        part=replace(found.table, rows=renumbered(rows)),
+        own=own,
         vcov_naive=naive,
         tests=_likelihood_ratio(statistic, df, scaling),
-        moments=moments,
+        grouped=moments,
         srmr=level_srmr(found, sample, level),
     )
 
@@ -152,19 +161,6 @@ def _settings(table: ParameterTable, estimator: Estimator = "ML") -> ResolvedSet
     """Settings of the fit of one level to moments."""
     settings = Settings(fixed_x=table.fixed_x, estimator=estimator, se="standard")
     return settings.resolved(nlevels=table.nlevels, meanstructure=True, expectations=True)
-
-
-def _robust_likelihood(
-    table: ParameterTable, moments: LevelMoments, found: Estimate, df: int
-) -> tuple[Floats, float]:
-    """Sandwich covariance of all estimates, and the scaling factor of the test."""
-    if not moments.needs_gamma:
-        require_robust(moments)
-    assert moments.known_acov is not None
-    names = moments.moment_names
-    given = np.isin(names, sorted(_given_moments(table, moments)))
-    vcov, mean = robust_likelihood(found.objective, found.theta, moments.known_acov.to_numpy(), given)
-    return vcov, mean / df if df > 0 else np.nan
 
 
 def _likelihood_ratio(statistic: float, df: int, scaling: float = 1.0) -> pd.DataFrame:
@@ -186,41 +182,109 @@ def _at_level(problem: Problem, level: int, nlevels: int) -> Problem:
     return replace(problem, cause=f"{level_name(level, nlevels)}: {problem.cause}")
 
 
-def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
-    """Inverse single-level information, as if the moments had been observed on `nobs` units."""
-    used = jacobian if means else jacobian[names:]
-    k = used.shape[1]
-    estimated = np.flatnonzero(np.abs(used).max(axis=0, initial=0.0) > 0)
-    out = np.full((k, k), np.nan)
-    if not is_positive_definite(implied) or not len(estimated):
-        return out
-    d = used[:, estimated]
-    information = nobs * d.T @ normal_weight(implied, means) @ d
-    with contextlib.suppress(np.linalg.LinAlgError):
-        out[np.ix_(estimated, estimated)] = scaled_solve(information, np.eye(len(estimated)))
+def _naive_covariance(
+    found: Estimate, moments: GroupedMoments, level: int, own: NDArray[np.intp], sampling: Sampling
+) -> Floats:
+    """Inverse single-level information, as if the moments had been observed on as many units."""
+    means, tangent = moments.is_highest(level), found.tangent[own]
+    nothing = np.full((len(own), len(own)), np.nan)
+    information = np.zeros((tangent.shape[1],) * 2)
+    for number, one in enumerate(moments.groups, 1):
+        implied = found.objective.moments_of(level, found.theta, number).observed.cov
+        if not is_positive_definite(implied):
+            return nothing
+        jacobian = found.objective.core.jacobian(found.theta, found.objective.place(level, number))[:, own]
+        d = (jacobian if means else jacobian[len(implied) :]) @ tangent
+        information += moments.size_of(one, level) * d.T @ normal_weight(implied, means) @ d
+    known = np.diag(information) > 0
+    try:
+        inverse = scaled_solve(information[np.ix_(known, known)], np.eye(int(known.sum())))
+    except np.linalg.LinAlgError:
+        return nothing
+    out: Floats = tangent[:, known] @ inverse @ tangent[:, known].T
+    lost = np.any(tangent[:, ~known] != 0, axis=1) | np.isnan(np.diag(sampling.vcov)[own])
+    out[lost] = out[:, lost] = np.nan
     return out
+
+
+def robust_likelihood(found: Estimate, moments: GroupedMoments, *, robust: bool) -> tuple[Floats, float]:
+    """Sandwich covariance of the estimates, and the mean of the likelihood-ratio statistic of a true model.
+
+    The score at the estimates is J'A(m - mu) for saturated moments m with information A, so its covariance is
+    J'A Gamma A J; the statistic is asymptotically a weighted sum of chi-squares with mean tr(A^-1 B) - tr(I^-1 J'BJ),
+    B = A Gamma A (Satorra & Bentler, 1994; Yuan & Bentler, 2007).
+
+    Parameters
+    ----------
+    found : Estimate
+        Of expected statistics.
+    moments : GroupedMoments
+        Whose Gamma is A^-1 in groups that do not need their own.
+    robust : bool
+        Whether all groups have to have their own.
+
+    Returns
+    -------
+    vcov : ndarray, shape (npar, npar)
+    expectation : float
+    """
+    basis = free_directions(found)
+    jacobians, breads, blocks, given = [], [], [], []
+    for number, one in enumerate(moments.groups, 1):
+        if robust:
+            require_robust(one)
+        implied, jacobian = implied_moments(found.objective, found.theta, number)
+        statistics = found.objective.statistics[number - 1]
+        a = saturated_information(implied, statistics, "expected")
+        jacobians.append(jacobian @ basis)
+        breads.append(a)
+        acov = one.known_acov if one.needs_gamma or robust else None
+        blocks.append(a if acov is None else a @ acov.to_numpy() @ a)
+        given.append(given_moments(found.table, moment_keys(statistics.variables, number)))
+    j, a, free = np.vstack(jacobians), block_diagonal(breads), ~np.concatenate(given)
+    meat = block_diagonal(blocks)
+    if moments.influence:
+        root = np.hstack(moments.influence) @ a
+        meat = root.T @ root
+    bread = np.linalg.inv(j.T @ a @ j)
+    inner = bread @ j.T @ meat @ j
+    at = np.ix_(free, free)
+    expectation = np.trace(np.linalg.solve(a[at], meat[at])) - np.trace(inner)
+    return basis @ inner @ bread @ basis.T, float(expectation)
 
 
 # -- discrepancies: the level's matrix by itself ---------------------------------------------------------------
 
 
 def _fit_discrepancy(
-    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
+    table: ParameterTable, moments: GroupedMoments, level: int, method: Method, gamma: Gamma
 ) -> LevelFit:
-    cov = moments.levels[level - 1].cov
     if method == "ml":
         _require_positive_definite(moments, level)
-    means = _is_highest(moments, level)
+    means = moments.is_highest(level)
     if not means:
         _require_free_means(table, method, level)
-    alone = level_table(table, level, means)
-    sample = _level_sample(moments, level, means, normal=method == "ml")
-    unit = _standard_unit(moments, level)
-    loss = least_squares_loss(cov.to_numpy(), sample.levels[0][1].mean if means else None, unit)
-    found = estimate(alone, sample, loss=loss if method == "uls" else None)
-    solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
-    implied = found.objective.moments(found.theta)[1].observed.cov
-    vcov, naive, sampling = _covariances(found, solution, implied, means)
+    normal = method == "ml"
+    sample = Sample(
+        tuple(_level_group(moments, number, level, normal=normal) for number in range(len(moments.groups)))
+    )
+    units = [_standard_unit(one, level) for one in moments.groups]
+    losses = [
+        least_squares_loss(own[1].cov, own[1].mean if means else None, unit, s.nobs)
+        for own, unit, s in zip(sample.levels, units, sample.statistics, strict=True)
+    ]
+    found = estimate(level_table(table, level, means=means), sample, loss=None if normal else losses)
+    require_feasible(found.objective, found.optimum)
+    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
+    solution, jacobian, normal_acov = _solution(
+        found, sample, level_gamma(table, moments, level, gamma), units, means=means, normal=normal
+    )
+    basis = free_directions(found)
+    free = replace(solution, jacobian=jacobian @ basis)
+    vcov, naive = (
+        np.where(np.isnan(sampling.vcov), np.nan, basis @ free.covariance(acov) @ basis.T)
+        for acov in (solution.gamma, normal_acov)
+    )
     return LevelFit(
         found,
         sample,
@@ -229,75 +293,80 @@ def _fit_discrepancy(
             _at_level(p, level, table.nlevels)
             for p in find_problems(found.objective, found.optimum, sampling)
         ),
-        _settings(table, "ULS" if method == "uls" else "ML"),
+        _settings(table, "ML" if normal else "ULS"),
         solution,
         level=level,
         method=method,
-        rows=tuple(r._replace(level=level) for r in found.table.rows),
+        part=replace(
+            found.table,
+            rows=tuple(row._replace(level=level) for row in found.table.rows),
+            nlevels=table.nlevels,
+            meanstructure=table.meanstructure,
+            clusters=table.clusters,
+        ),
         own=np.arange(len(found.theta)),
         vcov_naive=naive,
         tests=solution.tests() if not sampling.unidentified else _no_test(),
-        moments=moments,
-        srmr=srmr_level(cov.to_numpy(), implied),
+        grouped=moments,
+        srmr=_srmr(found, sample, moments),
     )
 
 
-def _covariances(
-    found: Estimate, solution: LevelDiscrepancy, implied: Floats, means: bool
-) -> tuple[Floats, Floats, Sampling]:
-    """Sandwich and naive covariance matrices over the free parameters, and the check of identification."""
-    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
-    k = len(found.theta)
-    corrected, naive = np.full((k, k), np.nan), np.full((k, k), np.nan)
-    own = np.flatnonzero(np.isfinite(np.diag(sampling.vcov)))
-    if found.table.exploratory and not sampling.unidentified:
-        t, gamma = found.tangent, normal_gamma(implied, means, solution.random) / solution.nobs
-        corrected, naive = t @ solution.covariance() @ t.T, t @ solution.covariance(gamma) @ t.T
-    elif len(own) and not sampling.unidentified:
-        part = replace(solution, jacobian=solution.jacobian[:, own])
-        pick = np.ix_(own, own)
-        corrected[pick] = part.covariance()
-        naive[pick] = part.covariance(normal_gamma(implied, means, solution.random) / solution.nobs)
-    return corrected, naive, sampling
+def _srmr(found: Estimate, sample: Sample, moments: GroupedMoments) -> float:
+    """SRMR of a level by itself, averaged over groups with their units as weights."""
+    each = [
+        srmr_level(levels[1].cov, found.objective.moments_of(1, found.theta, number).observed.cov)
+        for number, levels in enumerate(sample.levels, 1)
+    ]
+    return pooled(each, [one.nobs for one in moments.groups])
 
 
 def _solution(
-    found: Estimate, sample: Sample, gamma: Floats, method: Method, means: bool, unit: Floats
-) -> LevelDiscrepancy:
-    implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[0][1]
-    cov, n = implied.cov, implied.nobserved
-    jacobian = _jacobian(found)
-    residual = vech(observed.cov - cov)
-    if means:
-        residual = np.concatenate([observed.mean - implied.mean, residual])
+    found: Estimate, sample: Sample, gamma: Floats, units: Sequence[Floats], *, means: bool, normal: bool
+) -> tuple[LevelDiscrepancy, Floats, Floats]:
+    """The discrepancy at its minimum.
+
+    Returns
+    -------
+    LevelDiscrepancy
+    jacobian : ndarray, shape (m, npar)
+        Derivatives of the moments by all parameters.
+    acov : ndarray, shape (m, m)
+        Covariance matrix of the moments if they had been observed on normal units.
+    """
+    residuals, jacobians, weights, acovs = [], [], [], []
+    first, random = 0, np.diag(gamma) > 0
+    for number, (levels, s) in enumerate(zip(sample.levels, sample.statistics, strict=True)):
+        observed, implied = levels[1], found.objective.moments_of(1, found.theta, number + 1).observed
+        jacobian = found.objective.core.jacobian(found.theta, number)
+        residual = vech(observed.cov - implied.cov)
+        if means:
+            residual = np.concatenate([observed.mean - implied.mean, residual])
+        else:
+            jacobian = jacobian[len(observed.names) :]
+        own = random[first : first + len(residual)]
+        first += len(residual)
+        weight = normal_weight(implied.cov, means) if normal else least_squares_weight(units[number], means)
+        residuals.append(residual)
+        jacobians.append(jacobian)
+        weights.append(s.nobs * weight)
+        acovs.append(normal_gamma(implied.cov, means, own) / s.nobs)
+    residual, jacobian = np.concatenate(residuals), np.vstack(jacobians)
+    weight, acov = block_diagonal(weights), block_diagonal(acovs)
+    tested = jacobian @ found.equality_tangent
+    if normal:
+        statistic = standard = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     else:
-        jacobian = jacobian[n:]
-    nobs = sample.nobs
-    if method == "uls":
-        weight = least_squares_weight(unit, means)
-        statistic = nobs * float(residual @ weight @ residual)
-        naive = normal_gamma(cov, means, np.diag(gamma) > 0) / nobs
-        standard = residual_statistic(residual, jacobian, naive)
-    else:
-        weight = normal_weight(cov, means)
-        standard = statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic, standard)
-
-
-def _jacobian(found: Estimate) -> Floats:
-    """Derivatives of the moments of a level alone by its parameters, with rotations by the directions they leave."""
-    jacobian = found.objective.core.jacobian(found.theta, 0)
-    return jacobian @ found.tangent if found.table.exploratory else jacobian
-
-
-def _is_highest(moments: LevelMoments, level: int) -> bool:
-    """Whether a level is the highest, whose means are fitted with its covariances."""
-    return level == len(moments.levels)
+        statistic = float(residual @ weight @ residual)
+        standard = residual_statistic(residual, tested, acov)
+    return LevelDiscrepancy(residual, tested, weight, gamma, statistic, standard), jacobian, acov
 
 
 def _require_free_means(table: ParameterTable, method: Method, level: int) -> None:
     """Refuse restrictions on means below the highest level, which a fit of the covariance matrix would ignore."""
-    rows = [r for r in table.block(level) if r.op == "~1" and not r.exo]
+    remedy = f'which method="{method}" does not fit at that level: use method="likelihood"'
+    place = level_place(level, table.nlevels)[4:]
+    rows = [r for r in table.rows if r.level == level and r.op == "~1" and not r.exo]
     own = {
         name for name in table.observed(level) if table.variables.top(name) == level
     }  # whose means belong there
@@ -306,77 +375,77 @@ def _require_free_means(table: ParameterTable, method: Method, level: int) -> No
         free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in own
         none = r.free == 0 and r.value == 0 and r.lhs not in own
         if not (free or none):
-            raise UnsupportedError(
-                f'{r.lhs} ~ 1 at {level_place(level, table.nlevels)[4:]} restricts the means, which method="{method}" '
-                "does not fit at that "
-                'level: use method="likelihood"'
-            )
+            raise UnsupportedError(f"{r.lhs} ~ 1 at {place} restricts the means, {remedy}")
+    for constraint in chain(*constraints_of(table, level)):
+        if any(r.op == "~1" for r in rows_named(table, constraint)):
+            raise UnsupportedError(f"'{constraint.text}' is about means at {place}, {remedy}")
 
 
-def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTable:
-    """One level of a model as a single-level model of its own.
+def level_gamma(table: ParameterTable, moments: GroupedMoments, level: int, gamma: Gamma) -> Floats:
+    """Gamma of one level's moments in all groups, given those of the fixed covariates: rows and columns of zeros.
 
-    Without `means` intercepts are left out: the within means of variables at both levels are 0 by definition, and
-    those of within-only variables do not belong to the covariance structure.
+    Group by group, the means first where they are fitted.
     """
-    rows = [r for r in table.block(level) if means or r.op != "~1"]
-    numbers: dict[int, int] = {}
-    for r in rows:
-        if r.free:
-            numbers.setdefault(r.free, len(numbers) + 1)
-
-    def alone(r: Parameter) -> Parameter:
-        return r._replace(level=1, free=numbers.get(r.free, 0))
-
-    return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None, rotation=table.rotation)
-
-
-def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
-    """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
-    moments.require_regular()
-    if gamma == "robust":
-        require_robust(moments)
-    names = moments.moment_names
-    given = _given_moments(table, moments)
-    fixed = np.array([name in given for name in names])
-    full = np.zeros((len(names),) * 2)
-    if moments.known_acov is not None:
-        full[np.ix_(~fixed, ~fixed)] = _given_others(moments, fixed)
+    fixed = [
+        given_moments(table, moment_keys(one.variables, number))
+        for number, one in enumerate(moments.groups, 1)
+    ]
+    if moments.influence:
+        root = np.hstack(moments.influence)
+        whole = _conditional(root.T @ root, np.concatenate(fixed), moments.nclusters)
     else:
-        matrix = moments.information("observed" if gamma == "robust" else gamma).to_numpy()
-        matrix = matrix[np.ix_(~fixed, ~fixed)]
-        if not is_positive_definite(matrix, 0.0):
-            raise DataError(
-                f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
-                'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
-            )
-        full[np.ix_(~fixed, ~fixed)] = scaled_solve(matrix, np.eye(len(matrix)))
-    own = moments.levels[level - 1].cov.columns
+        pairs = zip(moments.groups, fixed, strict=True)
+        whole = block_diagonal([conditional_gamma(one, given, gamma) for one, given in pairs])
+    index, first = [], 0
+    for one in moments.groups:
+        index.append(first + _places(one, level, means=moments.is_highest(level)))
+        first += len(one.moment_names)
+    at = np.concatenate(index)
+    return whole[np.ix_(at, at)]
+
+
+def _places(moments: LevelMoments, level: int, *, means: bool) -> NDArray[np.intp]:
+    """Where the moments of one level stand among all of a group, its means first."""
     counts = [len(one.cov) * (len(one.cov) + 1) // 2 for one in moments.levels]
     first = sum(counts[: level - 1])
     index = np.arange(first, first + counts[level - 1])
-    if _is_highest(moments, level):
-        place = {name: k for k, name in enumerate(moments.variables.names, sum(counts))}
-        index = np.array([*(place[name] for name in own), *index])
-    return full[np.ix_(index, index)]
+    if not means:
+        return index
+    place = {name: k for k, name in enumerate(moments.variables.names, sum(counts))}
+    return np.array([*(place[name] for name in moments.levels[level - 1].cov.columns), *index], dtype=np.intp)
 
 
-def _given_others(moments: LevelMoments, fixed: NDArray[np.bool_]) -> Floats:
-    """A known Gamma of the moments that are not fixed, given those that are; it may be singular."""
-    assert moments.known_acov is not None
-    gamma = moments.known_acov.to_numpy()
-    free: Floats = gamma[np.ix_(~fixed, ~fixed)]
-    if not fixed.any():
-        return free
-    inverse = regular_inverse(gamma[np.ix_(fixed, fixed)])
+def conditional_gamma(moments: LevelMoments, fixed: NDArray[np.bool_], gamma: Gamma) -> Floats:
+    """Gamma of the moments of a group given those that are fixed, whose rows and columns are zero."""
+    moments.require_regular()
+    if gamma == "robust":
+        require_robust(moments)
+    if moments.known_acov is not None:
+        return _conditional(moments.known_acov.to_numpy(), fixed, moments.nclusters)
+    matrix = moments.information("observed" if gamma == "robust" else gamma).to_numpy()
+    matrix = matrix[np.ix_(~fixed, ~fixed)]
+    if not is_positive_definite(matrix, 0.0):
+        raise DataError(
+            f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
+            'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
+        )
+    out = np.zeros((len(fixed),) * 2)
+    out[np.ix_(~fixed, ~fixed)] = scaled_solve(matrix, np.eye(len(matrix)))
+    return out
+
+
+def _conditional(gamma: Floats, fixed: NDArray[np.bool_], nclusters: float) -> Floats:
+    """A known Gamma given the moments that are fixed; it may be singular."""
+    out = np.zeros_like(gamma)
+    across = gamma[np.ix_(~fixed, fixed)]
+    inverse = regular_inverse(gamma[np.ix_(fixed, fixed)]) if fixed.any() else np.zeros((0, 0))
     if inverse is None:
         raise DataError(
             f"Gamma given the {fixed.sum()} moments of the fixed covariates needs an inverse of their part of it, "
-            f"which {moments.nclusters:.0f} clusters do not give: take fewer covariates, or let them vary, "
+            f"which {nclusters:.0f} clusters do not give: take fewer covariates, or let them vary, "
             "fixed_x=False"
         )
-    across = gamma[np.ix_(~fixed, fixed)]
-    out: Floats = free - across @ inverse @ across.T
+    out[np.ix_(~fixed, ~fixed)] = gamma[np.ix_(~fixed, ~fixed)] - across @ inverse @ across.T
     return out
 
 
@@ -389,40 +458,28 @@ def require_robust(moments: LevelMoments) -> None:
         )
 
 
-def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
-    """Names of the moments of fixed covariates."""
-    given: set[str] = set()
-    for level, own in enumerate(moments.levels, 1):
-        suffix = f".l{level}" if level > 1 else ""
-        exo = set(table.exogenous(level)) & set(own.cov.columns)
-        given |= {f"{a}~~{b}{suffix}" for a in exo for b in exo}
-        given |= {f"{a}~1{suffix}" for a in exo}
-    return given
-
-
-def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: bool) -> Sample:
-    """The level's moments as those of a single-level sample.
+def _level_group(moments: GroupedMoments, number: int, level: int, *, normal: bool) -> Group:
+    """The level's moments of a group as those of a single-level sample.
 
     Without `normal` the matrix may be indefinite, which no sample has: then the statistics only say how large the
     sample is, and the moments are those given.
     """
-    part = moments.levels[level - 1]
+    label, one = moments.labels[number], moments.groups[number]
+    part = one.levels[level - 1]
     cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
-    mean = part.mean.to_numpy() if means else np.zeros(len(cov))
-    some = cov if normal else np.diag(_standard_unit(moments, level))
-    nobs = _sample_size(moments, level)
-    statistics = single_level_statistics(some, mean, nobs, names)
+    mean = part.mean.to_numpy() if moments.is_highest(level) else np.zeros(len(cov))
+    unit = _standard_unit(one, level)
+    some = cov if normal else np.diag(unit)
+    statistics = single_level_statistics(some, mean, moments.size_of(one, level), names)
     if normal:
-        return Sample.of(statistics, given_as=moments.given_as)
-    saturated = Saturated({1: LevelArrays(names, mean, cov, len(names))}, np.nan, 0)
-    unit = dict(zip(names, np.diag(some), strict=True))
-    group = IndefiniteGroup(statistics, given_as=moments.given_as, moments=saturated, unit=unit)
-    return Sample((group,))
-
-
-def _sample_size(moments: LevelMoments, level: int) -> float:
-    """Degrees of freedom of a level: its units, less those of the next one."""
-    return moments.units[level - 1] - (0.0 if _is_highest(moments, level) else moments.units[level])
+        return Group(statistics, label, given_as=one.given_as)
+    return IndefiniteGroup(
+        statistics,
+        label,
+        given_as=one.given_as,
+        moments=Saturated({1: LevelArrays(names, mean, cov, len(names))}, np.nan, 0),
+        unit=dict(zip(names, unit.tolist(), strict=True)),
+    )
 
 
 def _standard_unit(moments: LevelMoments, level: int) -> Floats:
@@ -435,45 +492,12 @@ def _standard_unit(moments: LevelMoments, level: int) -> Floats:
     return np.array([max(variance, 0.05 * total[name]) for name, variance in own.items()])
 
 
-def _require_positive_definite(moments: LevelMoments, level: int) -> None:
-    if not is_positive_definite(moments.levels[level - 1].cov.to_numpy()):
-        name = level_name(level, len(moments.levels)).removesuffix(" level")
-        raise DataError(
-            f"the {name} covariance matrix is not positive definite, so "
-            'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
-        )
-
-
-def robust_likelihood(
-    objective: Objective, theta: Floats, gamma: Floats, given: NDArray[np.bool_]
-) -> tuple[Floats, float]:
-    """Sandwich covariance of the estimates, and the mean of the likelihood-ratio statistic of a true model.
-
-    The score at the estimates is J'A(m - mu) for saturated moments m with information A, so its covariance is
-    J'A Gamma A J; the statistic is asymptotically a weighted sum of chi-squares with mean tr(A^-1 B) - tr(I^-1 J'BJ),
-    B = A Gamma A (Satorra & Bentler, 1994; Yuan & Bentler, 2007).
-
-    Parameters
-    ----------
-    objective : Objective
-        Of expected statistics.
-    theta : ndarray, shape (npar,)
-    gamma : ndarray, shape (moments, moments)
-        Sampling covariance of the saturated moments.
-    given : ndarray of bool, shape (moments,)
-        Moments of fixed covariates.
-
-    Returns
-    -------
-    vcov : ndarray, shape (npar, npar)
-    expectation : float
-    """
-    (statistics,) = objective.statistics
-    implied, j = implied_moments(objective, theta)
-    a = saturated_information(implied, statistics, "expected")
-    meat = a @ gamma @ a
-    bread = np.linalg.inv(j.T @ a @ j)
-    inner = j.T @ meat @ j
-    free = np.ix_(~given, ~given)
-    expectation = np.trace(np.linalg.solve(a[free], meat[free])) - np.trace(bread @ inner)
-    return bread @ inner @ bread, float(expectation)
+def _require_positive_definite(moments: GroupedMoments, level: int) -> None:
+    name = level_name(level, moments.nlevels).removesuffix(" level")
+    for label, one in moments:
+        if not is_positive_definite(one.levels[level - 1].cov.to_numpy()):
+            place = f" of group {label!r}" if label else ""
+            raise DataError(
+                f"the {name} covariance matrix{place} is not positive definite, so "
+                'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
+            )

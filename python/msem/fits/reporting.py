@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from msem.data.moments import LevelMoments
+from msem.data.grouped_moments import GroupedMoments
 from msem.data.sample import Group, Origin
 from msem.data.survey import Replication, shared_design
 from msem.estimation.problems import Problem
@@ -336,14 +336,15 @@ def tested_against(texts: Sequence[str]) -> tuple[Section, ...]:
     return (Section("Tested Against", rows),)
 
 
-def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
+def segregated_header(method: str, moments: GroupedMoments) -> tuple[Section, ...]:
     """Method and sample of a segregated fit."""
-    depth = len(moments.levels)
+    depth = moments.nlevels
     sample = sample_section(
         nobs=moments.nobs,
         nclusters=moments.nclusters,
+        groups={label: (one.nobs, one.nclusters) for label, one in moments if label},
         cluster=f"level {depth}" if depth > 2 else "",
-        inner={f"level {k}": moments.units[k - 1] for k in range(depth - 1, 1, -1)},
+        inner={f"level {k}": moments.units_of(k) for k in range(depth - 1, 1, -1)},
         given_as=moments.given_as,
     )
     return Section("", (("Segregated", METHODS[method]),)), sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,14 +11,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.grouped_moments import GroupedMoments
 from msem.data.moments import LevelMoments
 from msem.data.sample import Origin
 from msem.entry import entries
 from msem.estimation.matrices import BlockModel, Model, block_map
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.smallsamples import reference_df
-from msem.estimation.solution import Solution
-from msem.fits.reporting import segregated_header, tests_section, title
+from msem.estimation.solution import GroupResults, Solution
+from msem.fits.reporting import (
+    constraint_sections,
+    segregated_header,
+    shown_labels,
+    tests_section,
+    title,
+)
 from msem.model.levels import Level, level_name, level_number, names_of_levels, titles_of_levels
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
@@ -26,12 +33,14 @@ from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
+from msem.postestimation.constraints import defined, definition_values, solution_constraints
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_indices import measure_series
 from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.level_fit import measures_of_tests
 from msem.postestimation.standardized import Kind, rsquare, standardized
+from msem.postestimation.wald import wald_test
 from msem.settings import Reference
 
 Floats = NDArray[np.float64]
@@ -51,15 +60,15 @@ class LevelFit(Solution):
         1 (within), 2 (between) or 3.
     method : str
         "likelihood", "ml" or "uls".
-    rows : tuple of Parameter
-        The level's part of the parameter table, its parameters numbered from 1.
+    part : ParameterTable
+        The level's rows of all groups as a table of their own, its parameters numbered from 1.
     own : ndarray of int, shape (k,)
         Where these parameters stand among those of `estimate`.
     vcov_naive : ndarray, shape (k, k)
         Sampling covariance that takes the level's saturated matrix for observed data.
     tests : DataFrame
         Tests of the level's structure: statistic, df, pvalue, scaling.
-    moments : LevelMoments
+    grouped : GroupedMoments
         What was fitted.
     srmr : float
         SRMR of the level.
@@ -69,27 +78,38 @@ class LevelFit(Solution):
 
     level: int
     method: str
-    rows: tuple[Parameter, ...]
+    part: ParameterTable
     own: NDArray[np.intp]
     vcov_naive: Floats
     tests: pd.DataFrame
-    moments: LevelMoments
+    grouped: GroupedMoments
     srmr: float = np.nan
     fit_baseline: Callable[[], LevelFit] | None = None
 
     standardized, rsquare, effects = standardized, rsquare, effects
+    defined, wald_test = defined, wald_test
 
-    @cached_property
+    @property
     def table(self) -> ParameterTable:
         """The rows of the level as a table of their own."""
-        return ParameterTable(self.rows, nlevels=len(self.moments.levels))
+        return self.part
 
     @cached_property
     def model(self) -> Model:
         """What the matrices of the level are made from."""
+        table, level = self.part, self.level
+        groups = range(1, table.ngroups + 1)
         return BlockModel(
-            self.table, (block_map(self.table, self.level, 1, self.table.observed(self.level)),)
+            table, tuple(block_map(table, level, group, table.observed(level, group)) for group in groups)
         )
+
+    @cached_property
+    def groups(self) -> Mapping[str, LevelGroup]:
+        """Saturated and implied moments of each group by its label; a single group is called ""."""
+        return {
+            label: LevelGroup(number, self.sample.groups, self.estimate, self.sampling, moments=moments)
+            for number, (label, moments) in enumerate(self.grouped, 1)
+        }
 
     @property
     def theta(self) -> Floats:
@@ -114,23 +134,31 @@ class LevelFit(Solution):
 
     @property
     def nobs(self) -> int:
-        """Units."""
-        return round(self.moments.nobs)
+        """Units of all groups."""
+        return round(self.grouped.nobs)
 
     @property
     def nclusters(self) -> int:
-        """Clusters of the highest level."""
-        return round(self.moments.nclusters)
+        """Clusters of the highest level, of all groups."""
+        return round(self.grouped.nclusters)
 
     @property
     def origin(self) -> Origin:
         """What the moments were given as."""
-        return Origin(given_as=self.moments.given_as)
+        return Origin(given_as=self.grouped.given_as)
 
     @property
-    def saturated(self) -> LevelMoments:
-        """Saturated (h1) moments of every level: what was fitted."""
-        return self.moments
+    def moments(self) -> LevelMoments:
+        """Saturated (h1) moments of every level: what was fitted.
+
+        Raises
+        ------
+        AttributeError
+            For several groups, which have their own in `groups`.
+        """
+        return self.grouped.only
+
+    saturated = moments
 
     @property
     def reference_df(self) -> pd.Series:
@@ -138,7 +166,7 @@ class LevelFit(Solution):
 
         See `Fit.reference_df`.
         """
-        df = reference_df(self.table, (self.moments.expected_statistics,))
+        df = reference_df(self.table, [one.expected_statistics for one in self.grouped.groups])
         return pd.Series(df, index=self.names, name="df")
 
     @property
@@ -170,15 +198,17 @@ class LevelFit(Solution):
             standardized ones.
         """
         frame = estimates(self, standardized=standardized, ci_level=ci_level, reference=reference)
-        frame.insert(list(frame).index("ci_upper") + 1, "se_naive", self.of_rows(_roots(self.vcov_naive)))
+        naive = self.naive
+        errors = np.append(naive.row_errors, definition_values(naive)[1])
+        frame.insert(list(frame).index("ci_upper") + 1, "se_naive", errors)
         return frame
 
     @cached_property
     def measures(self) -> dict[str, float]:
         """Fit measures, made once."""
         baseline = self.fit_baseline().tests if self.fit_baseline is not None else None
-        size = self.moments.units[self.level - 1]
-        return measures_of_tests(self.tests, baseline, size, self.srmr)
+        size = self.grouped.units_of(self.level)
+        return measures_of_tests(self.tests, baseline, size, len(self.grouped.groups), self.srmr)
 
     def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
         """Fit measures of the level, held against independence at the level.
@@ -194,14 +224,77 @@ class LevelFit(Solution):
             chisq, df, pvalue, those of the baseline, CFI and the other incremental measures, RMSEA with interval and
             tests, srmr. Chi-squares are likelihood ratios for ``method="likelihood"``, mean-scaled ones (Satorra &
             Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: units of the level, such as clusters
-            at the between level (Ryu & West, 2009).
+            at the between level (Ryu & West, 2009), of all groups.
         """
         found = measure_series(self.measures)
         return found if names is None else chosen_measures(found, names)
 
     def __repr__(self) -> str:
-        name = level_name(self.level, len(self.moments.levels))
+        name = level_name(self.level, self.grouped.nlevels)
         return f"<msem.LevelFit: {name}, method {self.method!r}, status {self.status!r}>"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LevelGroup(GroupResults):
+    """What the fit of a level says of one group.
+
+    Attributes
+    ----------
+    moments : LevelMoments
+        What was fitted.
+    """
+
+    moments: LevelMoments
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return round(self.moments.nobs)
+
+    @property
+    def nclusters(self) -> int:
+        """Clusters of the highest level."""
+        return round(self.moments.nclusters)
+
+    @property
+    def saturated(self) -> LevelMoments:
+        """Saturated (h1) moments of every level: what was fitted."""
+        return self.moments
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations; see `LevelMoments.icc`."""
+        return self.moments.icc
+
+
+@dataclass(frozen=True)
+class SegregatedGroup:
+    """What a segregated fit says of one group.
+
+    Attributes
+    ----------
+    label : str
+    saturated : LevelMoments
+        Saturated (h1) moments of every level: what was fitted.
+    """
+
+    label: str
+    saturated: LevelMoments
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return round(self.saturated.nobs)
+
+    @property
+    def nclusters(self) -> int:
+        """Clusters of the highest level."""
+        return round(self.saturated.nclusters)
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations; see `LevelMoments.icc`."""
+        return self.saturated.icc
 
 
 @entries
@@ -277,12 +370,43 @@ class SegregatedFit(Translated):
 
     @property
     def saturated(self) -> LevelMoments:
-        """Saturated (h1) moments of every level: what was fitted."""
+        """Saturated (h1) moments of every level: what was fitted.
+
+        Raises
+        ------
+        AttributeError
+            For several groups, which have their own in `groups`.
+        """
         return self.levels[0].moments
 
     @property
+    def groups(self) -> Mapping[str, SegregatedGroup]:
+        """Saturated moments of each group by its label; a single group is called ""."""
+        return {label: SegregatedGroup(label, moments) for label, moments in self.levels[0].grouped}
+
+    @property
+    def group_labels(self) -> tuple[str, ...]:
+        """Labels of groups 1, 2, ... of the tables; empty for a model of one group."""
+        return self.levels[0].group_labels
+
+    @cached_property
+    def table(self) -> ParameterTable:
+        """Rows of all levels, sorted by group and level."""
+        rows: list[Parameter] = []
+        count = 0
+        for fit in self.levels:
+            rows += [row.renumbered(row.free + count) if row.free else row for row in fit.table.rows]
+            count += fit.npar
+        return replace(
+            self.levels[0].table,
+            rows=tuple(sorted(rows, key=lambda row: (row.group, row.level))),
+            constraints=(),
+            defined=(),
+        )
+
+    @property
     def params(self) -> pd.Series:
-        """Estimates of all levels; names of level 2 end in ``.l2``, and so on."""
+        """Estimates of all levels; names of level 2 end in ``.l2``, those of group 2 in ``.g2``, and so on."""
         return _all(fit.params for fit in self.levels)
 
     @property
@@ -366,7 +490,7 @@ class SegregatedFit(Translated):
             fit.estimates(standardized=standardized, ci_level=ci_level, reference=reference)
             for fit in self.at(level)
         ]
-        return pd.concat(parts, ignore_index=True)
+        return _by_group(parts)
 
     def to_frame(
         self, *, standardized: bool = False, level: Level | None = None, ci_level: float = 0.95
@@ -378,13 +502,11 @@ class SegregatedFit(Translated):
         self, kind: Kind = "std_all", *, level: Level | None = None, ci_level: float = 0.95
     ) -> pd.DataFrame:
         """Standardized solution of all levels, each by its own standard deviations; see `LevelFit.standardized`."""
-        return pd.concat(
-            [fit.standardized(kind, ci_level=ci_level) for fit in self.at(level)], ignore_index=True
-        )
+        return _by_group([fit.standardized(kind, ci_level=ci_level) for fit in self.at(level)])
 
     def rsquare(self, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
         """Explained variance of every endogenous variable of all levels; see `LevelFit.rsquare`."""
-        return pd.concat([fit.rsquare(ci_level=ci_level) for fit in self.at(level)], ignore_index=True)
+        return _by_group([fit.rsquare(ci_level=ci_level) for fit in self.at(level)])
 
     def diagram(self, **choices: Any) -> Diagram:
         """Path diagram of all levels; see `Fit.diagram`.
@@ -398,13 +520,7 @@ class SegregatedFit(Translated):
         require_converged(self.converged)
         plain = self.estimates(standardized=True)
         shown = plain if chosen.metric is None else self.standardized(chosen.metric)
-        rows: list[Parameter] = []
-        count = 0
-        for fit in self.levels:
-            rows += [row._replace(free=row.free + count * (row.free > 0)) for row in fit.rows]
-            count += fit.npar
-        table = ParameterTable(tuple(rows), nlevels=self.nlevels)
-        return diagram_of(table, numbers_of(shown, plain, len(table.rows)), chosen)
+        return diagram_of(self.table, numbers_of(shown, plain, len(self.table.rows)), chosen)
 
     def tests(self) -> pd.DataFrame:
         """Tests of all levels: indexed by level and test; statistic, df, pvalue, scaling."""
@@ -487,21 +603,25 @@ class SegregatedFit(Translated):
         reference: Reference = "normal",
     ) -> SummaryInputs:
         """What a summary shows."""
-        rows = tuple(row for fit in self.levels for row in fit.rows)
+        table, estimates = self.table, self.estimates(standardized=standardized, reference=reference)
+        labels, values = shown_labels(table), estimates["est"].to_numpy()
+        beside = len(estimates) - len(labels)  # definitions
         words = names_of_levels(self.nlevels)
         measures = {words[fit.level].capitalize(): fit.measures for fit in self.levels} if full else {}
         return SummaryInputs(
             title=title(self.converged, None),
             messages=tuple(map(str, dict.fromkeys(self.problems))),
-            header=segregated_header(self.method, self.levels[0].moments),
+            header=segregated_header(self.method, self.levels[0].grouped),
             fit=(
                 *(tests_section(fit.level, self.nlevels, fit.tests) for fit in self.levels),
                 *((level_section(measures),) if full else ()),
+                *(s for fit in self.levels for s in constraint_sections(solution_constraints(fit))),
             ),
             method=(("Standard errors", "Corrected"), ("Naive.SE", "as if the matrix had been observed")),
             levels=titles_of_levels(self.nlevels),
-            estimates=self.estimates(standardized=standardized, reference=reference),
-            hidden=hidden_rows(rows, np.concatenate([fit.row_values for fit in self.levels])),
+            groups=dict(enumerate(self.group_labels, 1)),
+            estimates=estimates.assign(label=[*labels, *estimates["label"][len(labels) :]]),
+            hidden=np.append(hidden_rows(table.rows, values[: len(labels)]), np.zeros(beside, dtype=bool)),
             r2=self.rsquare() if rsquare else None,
             ci=ci,
         )
@@ -521,6 +641,10 @@ def _all(parts: Iterable[pd.Series]) -> pd.Series:
     return every
 
 
-def _roots(vcov: Floats) -> Floats:
-    variance = np.diag(vcov)
-    return np.sqrt(np.where(variance >= 0, variance, np.nan))
+def _by_group(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the levels as one, sorted by group and level; definitions, which are of group 0, last and once."""
+    frame = pd.concat(list(parts), ignore_index=True)
+    group = frame["group"].to_numpy()
+    last = np.where(group > 0, group, group.max(initial=0) + 1)
+    frame = frame.iloc[np.lexsort((frame["level"], last))]
+    return frame[~(frame.duplicated() & (frame["group"] == 0))].reset_index(drop=True)

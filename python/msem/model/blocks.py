@@ -274,21 +274,6 @@ def group_drafts(syntax: ModelSyntax, groups: Sequence[str] | None) -> list[list
     return drafts
 
 
-def require_one_group(syntax: ModelSyntax, what: str) -> None:
-    """Refuse ``group:`` headers where only one group can be fitted.
-
-    Raises
-    ------
-    UnsupportedError
-        Saying that `what` is for one group.
-    """
-    for block in syntax.blocks:
-        if block.group is not None:
-            raise UnsupportedError(
-                syntax.locate(block.at, f"{what} for one group; fit each group on its own")
-            )
-
-
 def _refuse_headers(syntax: ModelSyntax) -> None:
     for block in syntax.blocks:
         if block.group is not None:

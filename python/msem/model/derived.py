@@ -5,7 +5,7 @@ All are plain parameter tables, so they are fitted by the same code as any other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msem.language.expressions import Name, names_in
 from msem.language.syntax import Constraint
 from msem.model.partable import BlockRows, Parameter, ParameterTable, block_rows
+from msem.model.references import Names
 from msem.model.slopes import Slope
 
 Numbers = Iterator[int]
@@ -98,19 +99,71 @@ def of_levels(
 ) -> ParameterTable:
     """Keep one level as specified and make the others, with further rows of the kept level of each group."""
     _require_level(table, level)
-    constraints, defined = (
-        tuple(c for c in some if levels_of(table, c) == {level})
-        for some in (table.constraints, table.defined)
-    )
+    constraints, defined = constraints_of(table, level)
     derived = _derive(table, lambda here: None if here == level else others, further)
     return replace(derived, constraints=constraints, defined=defined) if constraints or defined else derived
 
 
+def level_table(table: ParameterTable, level: int, *, means: bool) -> ParameterTable:
+    """One level of a model as a single-level model of its own.
+
+    Its parameters keep the names that they have in the whole model.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        A model of two levels or three.
+    level : int
+    means : bool
+        Without, intercepts are left out: the means of variables at higher levels are 0 by definition, and those of
+        the level's own variables do not belong to the covariance structure.
+
+    Returns
+    -------
+    ParameterTable
+        Of all groups, in the order of the rows of the level.
+    """
+    constraints, defined = constraints_of(table, level)
+    own = renumbered(row for row in table.rows if row.level == level and (means or row.op != "~1"))
+    out = replace(
+        table,
+        rows=tuple(row._replace(level=1) for row in own),
+        nlevels=1,
+        meanstructure=means,
+        syntax=None,
+        constraints=constraints,
+        defined=defined,
+        clusters=(),
+    )
+    vars(out)["by_name"] = Names(own)
+    return out
+
+
+def renumbered(rows: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    """Some rows of a table with their parameters numbered from 1, in the order of theta."""
+    own = tuple(rows)
+    positions = {free: n for n, free in enumerate(sorted({row.free for row in own if row.free}), 1)}
+    return tuple(row.renumbered(positions[row.free]) if row.free else row for row in own)
+
+
+def constraints_of(
+    table: ParameterTable, level: int
+) -> tuple[tuple[Constraint, ...], tuple[Constraint, ...]]:
+    """Constraints and definitions that are about one level only; definitions of numbers go with any."""
+    constraints = tuple(c for c in table.constraints if levels_of(table, c) == {level})
+    return constraints, tuple(c for c in table.defined if levels_of(table, c) <= {level})
+
+
 def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
     """Levels of the parameters that a constraint names, definitions followed."""
+    return {row.level for row in rows_named(table, constraint)}
+
+
+def rows_named(table: ParameterTable, constraint: Constraint) -> list[Parameter]:
+    """Rows of the parameters that a constraint names, definitions followed."""
     definitions = {d.lhs.name: d.rhs for d in table.defined if isinstance(d.lhs, Name)}
     names = [name.name for side in (constraint.lhs, constraint.rhs) for name in names_in(side)]
-    levels: set[int] = set()
+    found: list[Parameter] = []
     seen: set[str] = set()
     while names:
         name = names.pop()
@@ -123,10 +176,8 @@ def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
         first = table.by_name.first(name)
         if first is not None:
             meant = table.rows[first]
-            levels |= {meant.level} | {
-                row.level for row in table.rows if row.label and row.label == meant.label
-            }
-    return levels
+            found += [meant, *(row for row in table.rows if row.label and row.label == meant.label)]
+    return found
 
 
 def crosses_levels(table: ParameterTable) -> tuple[str, ...]:

@@ -264,7 +264,9 @@ class ParameterTable:
                 for at, block in self._blocks.items()
             }
         # what follows from names and positions stays as it is
-        vars(out).update({name: kept[name] for name in ("npar", "variables", "level_names") if name in kept})
+        vars(out).update(
+            {name: kept[name] for name in ("npar", "variables", "level_names", "by_name") if name in kept}
+        )
         return out
 
     @cached_property

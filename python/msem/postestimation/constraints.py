@@ -113,7 +113,7 @@ def definition_values(fit: Solution) -> tuple[Floats, Floats]:
     """Values and delta-method standard errors of the defined parameters."""
     if not fit.table.defined:
         return np.empty(0), np.empty(0)
-    found = derive(compiled_definitions(fit), fit.estimate.theta, fit.cov_params().to_numpy())
+    found = derive(compiled_definitions(fit), fit.theta, fit.cov_params().to_numpy())
     return found.est, found.se
 
 
@@ -166,7 +166,7 @@ def defined(
     if how is None:
         return frame
     vcov = fit.cov_params().to_numpy()
-    found = draw(compiled_definitions(fit), fit.estimate.theta, vcov, ci_level, how)
+    found = draw(compiled_definitions(fit), fit.theta, vcov, ci_level, how)
     return frame.assign(
         se=found.se, z=np.nan, pvalue=found.pvalue, ci_lower=found.lower, ci_upper=found.upper
     )

@@ -206,7 +206,7 @@ def level_srmr(model: Estimate, sample: Sample, level: int) -> float:
 
 
 def measures_of_tests(
-    tests: pd.DataFrame, baseline: pd.DataFrame | None, size: float, srmr: float
+    tests: pd.DataFrame, baseline: pd.DataFrame | None, size: float, ngroups: int, srmr: float
 ) -> dict[str, float]:
     """Fit measures of one level from its tests and those of independence at the level.
 
@@ -216,7 +216,8 @@ def measures_of_tests(
         Rows are tests, columns statistic, df, pvalue; the mean-scaled test is taken if there is one, else the first.
         Without `baseline` the measures that need one are nan.
     size : float
-        Sample size of RMSEA.
+        Sample size of RMSEA, of all groups.
+    ngroups : int
     srmr : float
 
     Returns
@@ -233,7 +234,7 @@ def measures_of_tests(
         "baseline_df": df0,
         "baseline_pvalue": pvalue0,
         **incremental_measures(chisq, df, chisq0, df0),
-        **rmsea_measures(chisq, df, size),
+        **rmsea_measures(chisq, df, size, ngroups),
         "srmr": srmr,
     }
 

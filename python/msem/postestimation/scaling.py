@@ -227,7 +227,7 @@ class MomentSpace:
         value, jacobian = np.zeros(len(self.theta)), np.zeros((len(self.theta), len(theta)))
         for group, statistics in enumerate(model.statistics, 1):
             values, derivatives = implied_moments(model, theta, group)
-            for k, key in enumerate(moment_keys(statistics, group)):
+            for k, key in enumerate(moment_keys(statistics.variables, group)):
                 place = places.get(key, places.get(key._replace(lhs=key.rhs, rhs=key.lhs)))
                 if place is not None:
                     value[place], jacobian[place] = values[k], derivatives[k]

@@ -145,14 +145,14 @@ def _estimates(fit: Solution, functions: Functions) -> tuple[Floats, Floats]:
             raise ModelError(
                 f"'{text}' is about fixed values only: nothing is estimated that it could be tested by"
             )
-    values = functions.values(fit.estimate.theta)
+    values = functions.values(fit.theta)
     vcov, names = fit.cov_params().to_numpy(), fit.table.names()
-    cov = derive(functions, fit.estimate.theta, vcov).vcov
+    cov = derive(functions, fit.theta, vcov).vcov
     for k, text in enumerate(functions.texts):
         if not np.isfinite(values[k]):
             raise ModelError(f"'{text}' has no value at the estimates")
         if not np.isfinite(cov[k, k]):
-            used = np.flatnonzero(functions.jacobian(fit.estimate.theta)[k])
+            used = np.flatnonzero(functions.jacobian(fit.theta)[k])
             lost = [names[i] for i in used if not np.isfinite(vcov[i, i])]
             raise ModelError(
                 f"'{text}' cannot be tested: there is no standard error for {', '.join(lost) or 'it'} (an estimate at "
