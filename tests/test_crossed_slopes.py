@@ -496,7 +496,7 @@ def test_a_covariate_that_is_an_outcome_has_a_slope():
 
 
 def test_what_there_is_not_is_refused_by_name(fit):
-    with pytest.raises(UnsupportedError, match="random slopes"):
+    with pytest.raises(UnsupportedError, match="not available for crossed classifications"):
         fit.distances()
     with pytest.raises(UnsupportedError, match="no independent clusters"):
         fit.influence()

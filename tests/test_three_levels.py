@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from msem.data.arrays import vech
 from msem.data.saturated import saturated_objective
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
+from msem.postestimation.missing_information import missing_information
 
 CASES = ["l3_pastes", "l3_egsingle_ri", "l3_chem97", "l3_hcfa", "l3_nurses", "l3_mplus_ex9_20"]
 # errors from second differences of lme4's deviance that are further from those of its gradient than all others
@@ -464,8 +466,20 @@ def test_standardized_slopes_are_those_of_units_of_any_cluster() -> None:
     assert effects.loc[("x", "y", "total"), "est"] == pytest.approx(mean, rel=1e-8)
 
 
+def test_missing_information_with_slopes_is_that_of_dense_expected_information() -> None:
+    """Complete rows are those that the holes were made in."""
+    holes, whole = three_levels.Case("slopes", holes=True), three_levels.Case("slopes")
+    whole.near = holes.near
+    own, complete = (np.linalg.inv(case.expected()).diagonal() for case in (holes, whole))
+    at: Any = SimpleNamespace(table=holes.table, theta=holes.near, objective=holes.objective, tangent=None)
+    found = missing_information(at, holes.sample, "observed")
+    assert_allclose(found, 1 - complete / own, rtol=1e-6)
+    assert found.max() > 0.2
+
+
 @reference.needs_reference
 def test_what_slopes_do_not_have_says_so() -> None:
     fit = reference_fit("l3_nurses")
-    with pytest.raises(UnsupportedError, match="random slopes"):
-        fit.residuals()
+    for question in (lambda: fit.fit_measures(level=1), lambda: fit.distances(2)):
+        with pytest.raises(UnsupportedError, match="random slopes"):
+            question()

@@ -1,5 +1,6 @@
 #include "after/slope_units.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -20,6 +21,23 @@ std::vector<Index> positions(Index first, Index count) {
   return out;
 }
 
+// Outcomes and latent variables given fixed covariates and products.
+struct GivenProducts {
+  std::vector<Index> target;
+  Matrix paths, residual;
+
+  GivenProducts(Index p, Index known, Index d, const Matrix& cov) : target(positions(0, p)) {
+    const std::vector<Index> latent = positions(p + known, d), given = positions(p, known);
+    target.insert(target.end(), latent.begin(), latent.end());
+    Cholesky chol;
+    if (!chol.compute(select(cov, given, given)))
+      throw std::domain_error("the covariance matrix of the covariates is singular");
+    paths = chol.solve(select(cov, given, target)).transpose();
+    residual = select(cov, target, target) - product(paths, select(cov, given, target));
+    symmetrise(residual);
+  }
+};
+
 }  // namespace
 
 UnitScores slope_unit_scores(Index b, Index f, const Vector& mean, const Matrix& cov,
@@ -32,16 +50,10 @@ UnitScores slope_unit_scores(Index b, Index f, const Vector& mean, const Matrix&
       variances.rows() != r * r || effects.cols() != rows.nclusters ||
       static_cast<std::ptrdiff_t>(which.size()) != rows.nclusters)
     throw std::invalid_argument("the rows and the moments of the model do not fit together");
-  // outcomes and latent variables given fixed covariates and products
-  std::vector<Index> target = positions(0, p);
-  const std::vector<Index> latent = positions(p + f + m, d), given = positions(p, f + m);
-  target.insert(target.end(), latent.begin(), latent.end());
+  const GivenProducts conditional(p, f + m, d, cov);
+  const std::vector<Index>& target = conditional.target;
+  const Matrix &paths = conditional.paths, &residual = conditional.residual;
   Cholesky chol;
-  if (!chol.compute(select(cov, given, given)))
-    throw std::domain_error("the covariance matrix of the covariates is singular");
-  const Matrix paths = chol.solve(select(cov, given, target)).transpose();
-  Matrix residual = select(cov, target, target) - product(paths, select(cov, given, target));
-  symmetrise(residual);
 
   const std::vector<Column> outcomes(rows.unit.begin(), rows.unit.begin() + p);
   const RowPatterns patterns = row_patterns(outcomes, rows.nrows);
@@ -101,6 +113,83 @@ UnitScores slope_unit_scores(Index b, Index f, const Vector& mean, const Matrix&
       var = left[pattern];
       set_product(spread, reach, variance);
       add_outer(var, 1, spread, reach);
+    }
+  });
+  return out;
+}
+
+UnitDistances slope_unit_distances(Index b, Index f, const std::vector<Index>& given, const Vector& mean,
+                                   const Matrix& cov, const ClusteredRows& rows,
+                                   const std::vector<Column>& slopes, const Matrix& effects,
+                                   const Matrix& variances, const std::vector<Index>& which) {
+  const Index p = static_cast<Index>(rows.unit.size()) - f, m = static_cast<Index>(slopes.size()), r = b + m;
+  if (f < 0 || b < 0 || b > p || mean.size() < p + f + m || cov.rows() != mean.size() ||
+      effects.rows() != r || variances.rows() != r * r || effects.cols() != rows.nclusters ||
+      static_cast<std::ptrdiff_t>(which.size()) != rows.nclusters)
+    throw std::invalid_argument("the rows and the moments of the model do not fit together");
+  const GivenProducts conditional(p, f + m, 0, cov);
+  const Matrix& paths = conditional.paths;
+  const std::vector<Column> outcomes(rows.unit.begin(), rows.unit.begin() + p);
+  const RowPatterns patterns = row_patterns(outcomes, rows.nrows);
+  struct Own {
+    Pattern seen;
+    std::vector<Index> asked;  // positions among the observed
+    Matrix inverse;
+  };
+  std::vector<Own> of;
+  for (const Pattern& seen : patterns.patterns) {
+    Own one;
+    one.seen = seen;
+    for (std::size_t k = 0; k < seen.size(); ++k) {
+      if (std::find(given.begin(), given.end(), seen[k]) == given.end())
+        one.asked.push_back(static_cast<Index>(k));
+    }
+    Cholesky chol;
+    if (!chol.compute(select(conditional.residual, seen, seen)))
+      throw std::domain_error("the covariance matrix within is not positive definite");
+    one.inverse = chol.inverse();
+    of.push_back(std::move(one));
+  }
+
+  UnitDistances out{Vector::Zero(rows.nrows), Vector::Zero(rows.nrows)};
+  const std::ptrdiff_t pieces = (rows.nrows + kPieceRows - 1) / kPieceRows;
+  in_threads(pieces, 0, [&](std::ptrdiff_t piece) {
+    check_interrupt();
+    Vector known(f + m), expected(p), off, score;
+    Matrix reach, weighted, spread, information;
+    Cholesky chol;
+    const std::ptrdiff_t end = std::min(rows.nrows, (piece + 1) * kPieceRows);
+    for (std::ptrdiff_t i = piece * kPieceRows; i < end; ++i) {
+      const Index cluster = static_cast<Index>(rows.codes[i]);
+      if (cluster < 0 || cluster >= effects.cols())
+        throw std::invalid_argument("a cluster code is out of range");
+      if (patterns.of_row[i] < 0) continue;
+      const Own& own = of[static_cast<std::size_t>(patterns.of_row[i])];
+      out.df[i] = static_cast<double>(own.asked.size());
+      if (own.asked.empty()) continue;
+      for (Index k = 0; k < f; ++k) known[k] = rows.unit[p + k][i] - mean[p + k];
+      for (Index k = 0; k < m; ++k) known[f + k] = slopes[k][i] * effects(b + k, cluster);
+      expected = mean.head(p);
+      add_applied(expected, 1, paths, known);
+      expected.head(b) += effects.col(cluster).head(b);
+      const Index n = static_cast<Index>(own.seen.size());
+      off.resize(n);
+      reach.setZero(n, r);
+      for (Index a = 0; a < n; ++a) {
+        const Index at = own.seen[a];
+        off[a] = rows.unit[at][i] - expected[at];
+        if (at < b) reach(a, at) = 1;
+        for (Index k = 0; k < m; ++k) reach(a, b + k) = slopes[k][i] * paths(at, f + k);
+      }
+      // of V^-1 the rows of the unit times r, and its block, from what all data say of the effects
+      score = apply(own.inverse, off);
+      weighted = product(own.inverse, reach);
+      spread = product(weighted, Eigen::Map<const Matrix>(variances.data() + which[cluster] * r * r, r, r));
+      information = own.inverse;
+      add_outer(information, -1, spread, weighted);
+      if (!chol.compute(select(information, own.asked, own.asked)))
+        throw std::domain_error("the covariance matrix of a unit given all else is not positive definite");
+      out.distance[i] = chol.whiten(score(own.asked)).squaredNorm();
     }
   });
   return out;

@@ -7,6 +7,7 @@
 // the cluster: with D the coefficients of u, Var(eta) = Var(eta | y, u) + D V D'.
 #pragma once
 
+#include "after/posterior.hpp"
 #include "data/statistics.hpp"
 #include "likelihood/two_levels.hpp"
 
@@ -26,5 +27,13 @@ struct UnitScores {
 UnitScores slope_unit_scores(Index both, Index fixed, const Vector& mean, const Matrix& cov,
                              const ClusteredRows& rows, const std::vector<Column>& covariates,
                              const Matrix& effects, const Matrix& variances, const std::vector<Index>& which);
+
+// Squared distance of the outcomes of each unit from what all else predicts, its own variables `given`
+// included, and how many they are: with s and B those of V^-1 r and V^-1, V the covariance matrix of all data
+// of its cluster, s'B^-1 s. Arguments as above.
+UnitDistances slope_unit_distances(Index both, Index fixed, const std::vector<Index>& given,
+                                   const Vector& mean, const Matrix& cov, const ClusteredRows& rows,
+                                   const std::vector<Column>& covariates, const Matrix& effects,
+                                   const Matrix& variances, const std::vector<Index>& which);
 
 }  // namespace msem

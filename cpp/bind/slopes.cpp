@@ -152,6 +152,20 @@ py::tuple unit_scores(Index both, Index fixed, const Vector& mean, const Matrix&
   return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
+py::tuple unit_distances_of_slopes(Index both, Index fixed, const std::vector<Index>& given,
+                                   const Vector& mean, const Matrix& cov, const std::vector<Array>& unit,
+                                   const std::vector<Array>& slopes, const Codes& codes,
+                                   const Matrix& effects, const Matrix& variances,
+                                   const SlopeNumbers& which) {
+  const std::vector<Array> columns = aligned(slopes);
+  const std::vector<Column> x = columns_of(columns, codes.size());
+  const std::vector<Index> of(which.data(), which.data() + which.size());
+  UnitDistances found = with_rows(unit, {}, codes, effects.cols(), [&](const ClusteredRows& rows) {
+    return slope_unit_distances(both, fixed, given, mean, cov, rows, x, effects, variances, of);
+  });
+  return py::make_tuple(std::move(found.distance), std::move(found.df));
+}
+
 using Quadrature = std::shared_ptr<SlopeClusterData>;
 
 Quadrature checked(std::shared_ptr<SlopeClusterData> out, Index nboth, Index fixed,
@@ -266,6 +280,8 @@ void bind_slopes(py::module_& m) {
   using release = py::call_guard<py::gil_scoped_release>;
   m.def("slope_unit_scores", &unit_scores, "both"_a, "fixed"_a, "mean"_a, "cov"_a, "unit"_a, "slopes"_a,
         "codes"_a, "effects"_a, "variances"_a, "which"_a);
+  m.def("slope_unit_distances", &unit_distances_of_slopes, "both"_a, "fixed"_a, "given"_a, "mean"_a, "cov"_a,
+        "unit"_a, "slopes"_a, "codes"_a, "effects"_a, "variances"_a, "which"_a);
   py::class_<ReducedData, Reduced>(m, "ReducedData")
       .def(py::init(&reduce), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
            "fixed"_a, "covariate"_a, "weights"_a, "of_clusters"_a)

@@ -546,6 +546,19 @@ def slope_unit_scores(
     variances: _Floats,
     which: NDArray[np.int64],
 ) -> tuple[_Floats, _Floats]: ...
+def slope_unit_distances(
+    both: int,
+    fixed: int,
+    given: Sequence[int],
+    mean: _Floats,
+    cov: _Floats,
+    unit: Sequence[_Floats],
+    slopes: Sequence[_Floats],
+    codes: NDArray[np.int64],
+    effects: _Floats,
+    variances: _Floats,
+    which: NDArray[np.int64],
+) -> tuple[_Floats, _Floats]: ...
 def reduce_clusters(
     sizes: _Floats,
     means: _Floats,

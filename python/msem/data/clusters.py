@@ -267,6 +267,10 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         """Rows were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 
+    def filled(self) -> ClusterStatistics:
+        """The same: nothing is missing."""
+        return self
+
     def unit_moments(self, names: Sequence[str]) -> list[tuple[float, float]]:
         """Mean and standard deviation of variables over units: a point and a scale."""
         sizes, means, products = self.cluster_arrays(names, ())

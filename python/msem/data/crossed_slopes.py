@@ -23,12 +23,13 @@ from msem.data.rows import ClusteredData
 from msem.data.screening import Finding
 from msem.data.slopes import require_given
 from msem.data.statistics import Design, Rows
+from msem.errors import UnsupportedError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 
 @dataclass(frozen=True, eq=False)
-class CrossedSlopeStatistics(WithSlopes, OfCrossedClusters):  # type: ignore[misc]
+class CrossedSlopeStatistics(WithSlopes, OfCrossedClusters):
     """Statistics of a sample in two crossed classifications for a model with random slopes; see `WithSlopes`."""
 
     plain: CrossedStatistics
@@ -58,6 +59,15 @@ class CrossedSlopeStatistics(WithSlopes, OfCrossedClusters):  # type: ignore[mis
         """
         require_given(self.among, fixed, "use msem.simulate")
         return Design.of_levels(self.draws, self.data, levels, self.variables, fixed)
+
+    def completed(self, rows: Rows) -> CrossedSlopeStatistics:  # type: ignore[override]
+        """The same where nothing is missing; otherwise `UnsupportedError`."""
+        if not self.complete:
+            raise UnsupportedError(
+                "fractions of missing information of crossed classifications with random slopes are not available: "
+                "they compare expected informations, for which the covariance matrix of all data would be inverted"
+            )
+        return self
 
     def new_clusters(self, rows: Rows) -> CrossedClusters:
         """The clusters of these or other rows of the same variables, for scores."""

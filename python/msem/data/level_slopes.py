@@ -113,12 +113,6 @@ class WithSlopes(Augmented):
         """Numbers of the fixed covariates."""
         return [self.variables.names.index(name) for name in self.fixed]
 
-    def completed(self, rows: Rows) -> Self:
-        """The same where nothing is missing; otherwise `UnsupportedError`."""
-        if not self.complete:
-            refuse("fractions of missing information of more than two levels")
-        return self
-
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Any, Clusters]:
         """Statistics and clusters of variables that no slope reaches, each at one level only."""
         return self.plain.marginal(names, rows)

@@ -35,6 +35,7 @@ from msem.data.screening import (
     unvarying_within,
 )
 from msem.data.shapes import Tree, one_by_one
+from msem.data.squared_distances import squared_distances
 from msem.data.statistics import Rows
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, warn
@@ -303,24 +304,31 @@ class NestedPosterior(LevelPosteriors):
 
     def _with_slopes(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
         """The same with random slopes at level 1, of which each unit has its own covariates."""
+        found, spread = _core.slope_unit_scores(*self._effects(columns, self.moments[0], codes))
+        d = found.shape[1]
+        return found, spread.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
+
+    def _effects(
+        self, columns: Sequence[Floats], moments: tuple[Floats, Floats], codes: NDArray[np.int64]
+    ) -> tuple[Any, ...]:
+        """What the core is told of units with random slopes, with moments of level 1."""
         effects, variances, which = self._likelihood.effects(self.observed)
         p = len(columns)
-        mean, cov = self.moments[0][0].copy(), self.moments[0][1]
+        mean, cov = moments[0].copy(), moments[1]
         for numbers, (own, _) in zip(self.data.levels[1:], self.moments[1:], strict=True):
             for number, value in zip(numbers, own, strict=False):
                 if number < p:
                     mean[number] += value
         covariates = [columns[k] for k in self.places]
-        found, spread = _core.slope_unit_scores(
-            p, 0, mean, cov, columns, covariates, codes, effects, variances, which
-        )
-        d = found.shape[1]
-        return found, spread.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
+        return p, 0, mean, cov, columns, covariates, codes, effects, variances, which
 
     def unit_distances(
         self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
     ) -> tuple[Floats, Floats]:
         """Distance of each unit from what all else predicts, and its degrees of freedom; see `OfUnits.distances`."""
+        if any(self._slopes(0)[0]):
+            both, fixed, *rest = self._effects(columns, self.observed[0], codes)
+            return _core.slope_unit_distances(both, fixed, given, *rest)
         return self._of_units(columns, codes).distances(given, ~np.isnan(np.column_stack(columns)))
 
     def whole_distances(
@@ -329,9 +337,11 @@ class NestedPosterior(LevelPosteriors):
         """Squared distance of all data of each of the highest clusters from the model, and its degrees of freedom.
 
         With s = V^-1 r, what all data say about the means, it is s'r; less that of the covariates `given`, which are
-        numbers of variables at one level only.
+        numbers of variables at one level only. With random slopes see `squared_distances`.
         """
         data = self.data
+        if data.slopes:
+            return self._with_products(given, columns, codes)
         mean = np.zeros(len(data.measured))
         for numbers, (own, _) in zip(data.levels, self.moments, strict=True):
             mean[numbers] += own[: len(numbers)]
@@ -359,6 +369,30 @@ class NestedPosterior(LevelPosteriors):
                 own_distance, own_df = own_distance + below[0], own_df + below[1]
             parts = own_distance, own_df
         return parts
+
+    def _with_products(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Distances of the highest clusters with random slopes."""
+        data, held = self.data, []
+        count = np.zeros(0)
+        for level, numbers in enumerate(data.levels):
+            measured = [v for v in numbers if data.measured[v] == level]
+            fixed = [v for v in measured if v in given]
+            products = sum(self._slopes(level)[0])
+            held.append([*(numbers.index(v) for v in fixed), *range(len(numbers), len(numbers) + products)])
+            seen = ~np.isnan(np.column_stack(columns)) if level == 0 else self._observed(level)
+            own = (
+                seen[:, [measured.index(v) for v in measured if v not in fixed]]
+                .sum(axis=1)
+                .astype(np.float64)
+            )
+            if level:
+                parent = codes if level == 1 else data.parent[level - 2]
+                own += np.bincount(parent, count, len(own))
+            count = own
+        clusters = self._likelihood.clusters()
+        return squared_distances(self._likelihood, clusters, self.observed, held, count), count
 
     def _observed(self, level: int) -> Bools:
         """Which of the variables measured on a level (from 0) each cluster has."""

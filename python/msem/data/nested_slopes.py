@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class NestedSlopeStatistics(WithSlopes, OfNestedClusters):  # type: ignore[misc]
+class NestedSlopeStatistics(WithSlopes, OfNestedClusters):
     """Statistics of a sample of three levels for a model with random slopes; see `WithSlopes`."""
 
     plain: NestedStatistics
@@ -65,6 +65,12 @@ class NestedSlopeStatistics(WithSlopes, OfNestedClusters):  # type: ignore[misc]
     def clusters(self, rows: Rows) -> NestedClusters:
         """The highest clusters, of which the statistics keep what is needed."""
         return NestedClusters(self.data, rows.sampled, self._columns)
+
+    def completed(self, rows: Rows) -> NestedSlopeStatistics:  # type: ignore[override]
+        """The same rows as if nothing were missing, for expected information; see `Statistics.completed`."""
+        if self.complete:
+            return self
+        return replace(self, data=rows.filled().nested_with_slopes(self.variables, self.fixed, self.among))
 
     @property
     def _columns(self) -> tuple[int, ...]:

@@ -93,6 +93,14 @@ class ClusteredData(NestedSource):
     inner: Mapping[str, InnerClusters] = field(default_factory=dict)
     by_cluster: bool = False
 
+    def filled(self) -> ClusteredData:
+        """The same rows with means in the place of missing values, where it is of no account which values they are."""
+        columns = {
+            name: np.where(np.isnan(column), np.nanmean(column), column)
+            for name, column in self.columns.items()
+        }
+        return replace(self, columns=columns, complete=True)
+
     @property
     def nobs(self) -> int:
         """Rows in use."""

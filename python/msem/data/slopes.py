@@ -25,6 +25,7 @@ from msem.data.complete_rows import sample_statistics
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.kinds import AtMostTwoLevels, Augmented, Continuous, CountedClusters
 from msem.data.rows import ClusteredData
+from msem.data.squared_distances import squared_distances
 from msem.data.statistics import Clusters, Design, Rows, Saturated
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
@@ -172,23 +173,10 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         """The same rows as if nothing were missing, for expected information; see `Statistics.completed`."""
         if self.complete:
             return self
-        columns = [
-            np.where(np.isnan(column), mean, column)
-            for column, mean in zip(rows.row_values(self.unit), self.total_mean, strict=False)
-        ]
-        reduced = _core.ReducedData(
-            columns,
-            [columns[k] for k in self._places],
-            rows.row_values(self.cluster),
-            rows.cluster_of_row,
-            len(rows.identifiers),
-            self.nboth,
-            self.fixed,
-            _numbers(self.slopes, self.covariates),
-            rows.weights,
-            np.empty(0),
+        numbers = _numbers(self.slopes, self.covariates)
+        return replace(
+            self, reduced=rows.filled().reduced(self.variables, self.covariates, self.fixed, numbers)
         )
-        return replace(self, reduced=reduced)
 
     @property
     def full_clusters(self) -> int:
@@ -373,7 +361,7 @@ class SlopeClusters(CountedClusters):
 
     def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> Any:
         """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
-        return SlopePosterior(self.reduced, self.places, variables.shape, tuple(moments))
+        return SlopePosterior(self.reduced, self.places, variables.shape, tuple(moments), self.within)
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.SlopePool]:
         """The clusters in some order, for the core to draw from."""
@@ -396,12 +384,26 @@ class SlopePosterior:
     moments : tuple of (mean, covariance matrix)
         Of each level as the core has them, with products and slopes, and with latent
         variables last.
+    within : ndarray
+        See `SlopeClusters`.
     """
 
     reduced: _core.ReducedData
     places: tuple[int, ...]
     shape: tuple[int, int, int]
     moments: tuple[tuple[Floats, Floats], ...]
+    within: Floats
+
+    @cached_property
+    def _likelihood(self) -> _core.SlopeLikelihood:
+        return _core.SlopeLikelihood(self.reduced)
+
+    @property
+    def _observed(self) -> list[tuple[Floats, Floats]]:
+        """Moments without latent variables that are no slopes."""
+        (p, both, q), m = self.shape, self.reduced.slopes
+        sizes = (p + m, both + q + m)
+        return [(mean[:n], cov[:n, :n]) for (mean, cov), n in zip(self.moments, sizes, strict=True)]
 
     def cluster_posterior(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
         """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster has.
@@ -411,12 +413,8 @@ class SlopePosterior:
         z: E v = E[v | z] + Cov(v, u | z) u~, Var v = Var(v | z) - Cov(v, u | z) U Cov(u, v | z). Nothing is inverted
         that may be singular.
         """
-        (p, both, q), m = self.shape, self.reduced.slopes
-        observed = [
-            (mean[:n], cov[:n, :n])
-            for (mean, cov), n in zip(self.moments, (p + m, both + q + m), strict=True)
-        ]
-        scores, information, which = _core.SlopeLikelihood(self.reduced).evidence(observed)
+        (_, both, q), m = self.shape, self.reduced.slopes
+        scores, information, which = self._likelihood.evidence(self._observed)
         mean, whole = self.moments[-1]
         z = np.arange(both, both + q)
         own = np.r_[0:both, both + q : len(mean)]  # both levels, slopes, latent variables
@@ -450,6 +448,39 @@ class SlopePosterior:
             which,
         )
         return found, cov.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
+
+    def unit_distances(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Squared distance of the outcomes of each unit from what all else predicts, and how many they are."""
+        mean, variances, which = self.cluster_posterior()
+        r = self.shape[1] + self.reduced.slopes
+        return _core.slope_unit_distances(
+            self.shape[1],
+            self.reduced.fixed,
+            given,
+            *self._observed[0],
+            columns,
+            [columns[self.places[k - 1]] for k in self.reduced.covariate],
+            codes,
+            mean[:, :r].T,
+            variances[:, :r, :r].reshape(-1, r * r).T,
+            which,
+        )
+
+    def whole_distances(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Squared distance of all data of each cluster from the model given covariates, and how many values it has."""
+        (p, both, q), m = self.shape, self.reduced.slopes
+        outcomes = p - self.reduced.fixed
+        held = [*range(outcomes, p + m)], [both + k - p for k in given if k >= p]
+        count = np.zeros(len(self.reduced.sizes))
+        for column in columns[:outcomes]:
+            count += np.bincount(codes, ~np.isnan(column), len(count))
+        count += q - len(held[1])
+        clusters = self._likelihood.clusters(self.within)
+        return squared_distances(self._likelihood, clusters, self._observed, held, count), count
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""

@@ -139,6 +139,9 @@ class Rows(Protocol):
     def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
         """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
 
+    def filled(self) -> Rows:
+        """The same with any values in the place of missing ones."""
+
     @property
     def weights(self) -> Floats | None:
         """How often each row counts; None if all count once."""

@@ -42,7 +42,8 @@ def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.Dat
     """
     compute: Callable[[GroupModel, Rows], dict[str, NDArray[Any]]] = unit_distances
     if level > 1:
-        compute = cluster_distances if groups[0][1].top == BETWEEN else partial(whole_distances, level=level)
+        split = groups[0][1].top == BETWEEN and not groups[0][1].slopes
+        compute = cluster_distances if split else partial(whole_distances, level=level)
     parts = [GroupColumns(rows.data, compute(model, rows), label) for label, model, rows in groups]
     return cluster_frame(parts, cluster, level) if level > 1 else unit_frame(parts)
 
@@ -70,7 +71,7 @@ def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
 
 
 def whole_distances(model: GroupModel, rows: Rows, level: int) -> dict[str, NDArray[Any]]:
-    """Distance of all data of each cluster of a level of three and more, whatever the others above it have."""
+    """Distance of all data of each cluster, of three and more levels whatever the others above it have."""
     fixed = {name for own in model.fixed.values() for name in own}
     if level < model.top:
         model, rows = _up_to(level, model, rows, fixed)
@@ -127,6 +128,26 @@ def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
     return unit, [k for k, name in enumerate(s.cluster) if name in model.fixed[model.top]]
 
 
+def _require_distances(fit: Solution, level: int) -> None:
+    """Refuse what distances of models with random slopes do not exist, or not yet.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if any(s.nodes for s in fit.sample.statistics):
+        raise UnsupportedError(
+            "distances() of a model whose slopes are integrated over: the data of a cluster are a mixture of normal "
+            "distributions, in which no squared distance is chi-square; look at fit.cluster_loglik() and "
+            "fit.influence()"
+        )
+    if 1 < level < fit.table.nlevels and not fit.table.crossed:
+        raise UnsupportedError(
+            f"distances() of level {level} of a model with random slopes: {NOT_YET}; there are those of units and of "
+            "the highest clusters"
+        )
+
+
 @without_ordered
 def distances(
     fit: Solution,
@@ -140,7 +161,8 @@ def distances(
     The distance of a cluster is that of all its data, given the fixed covariates. It is the sum of two independent
     parts: within, the deviations of the units from their mean, and between, the mean of the units and the cluster
     variables. Of three levels there is that of all data of each cluster of level 2 or 3, whatever the other clusters
-    around it have, given the fixed covariates above it too. The distance of a unit is from
+    around it have, given the fixed covariates above it too. With random slopes there is that of all data of each of the
+    highest clusters, given the covariates of slopes as well. The distance of a unit is from
     what the other units of its cluster, the cluster variables and its own covariates predict. Under the model with
     known parameters they have chi-square distributions.
 
@@ -155,8 +177,9 @@ def distances(
     Returns
     -------
     DataFrame
-        Of clusters: size, distance, df, pvalue, and of two levels between, between_df, between_pvalue, within,
-        within_df, within_pvalue, indexed by cluster id, of clusters within others after those of these.
+        Of clusters: size, distance, df, pvalue, and of two levels without random slopes between, between_df,
+        between_pvalue, within, within_df, within_pvalue, indexed by cluster id, of clusters within others after those
+        of these.
         Of units: distance, df, pvalue with the index of the data, nan where a row was left out.
 
     Raises
@@ -168,9 +191,9 @@ def distances(
     ----------
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
-    if fit.has_slopes:
-        raise UnsupportedError(f"distances() of a model with random slopes: {NOT_YET}")
     number = fit.table.nlevels if level is None else fit.table.level(level)
+    if fit.has_slopes:
+        _require_distances(fit, number)
     if fit.table.crossed and number > 1:
         require_two_levels(fit.table, "distances of clusters")
     columns = cluster_columns(fit, newdata, cluster)
