@@ -100,6 +100,30 @@ def test_products_from_rows_are_those_of_the_scores(order):
     np.testing.assert_allclose(found, scores.T @ scores, rtol=1e-8, atol=1e-8 * np.abs(found).max())
 
 
+@pytest.mark.parametrize("sizes", [[1, 2, 5, 8], [9, 20, 64, 65, 130]])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_products_of_clusters_of_all_sizes(sizes, order):
+    rng = np.random.default_rng(7)
+    size = np.resize(sizes, 300)
+    code = np.repeat(np.arange(300), size)
+    x = np.array(rng.normal(size=(len(code), 5)) + 3, order=order)
+    z = rng.normal(size=300)
+    origin, scale = np.full(6, 2.5), np.array([1.5, 0.5, 2.0, 1.0, 1.2, 0.7])
+    found, sums = _core.products_of_rows(list(x.T), [z[code]], code, 300, origin, scale)
+    np.testing.assert_array_equal(found, sorted(sizes))
+    first, second = np.triu_indices(6)
+    b, a = np.triu_indices(5)
+    for number, products in zip(found, sums, strict=True):
+        t = []
+        for j in np.flatnonzero(size == number):
+            own = x[code == j]
+            v = (np.append(own.mean(axis=0), z[j]) - origin) / scale
+            within = (own - own.mean(axis=0)) / scale[:5]
+            t.append(np.concatenate([[1], v, v[second] * v[first], (within.T @ within)[a, b]]))
+        expected = np.transpose(t) @ t
+        np.testing.assert_allclose(products, expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("variables", [1, 2, 5, 9])
 def test_products_of_rows_of_one_level(variables):
     rng = np.random.default_rng(variables)

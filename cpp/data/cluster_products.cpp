@@ -49,6 +49,19 @@ BySize by_size(const Vector& sizes) {
   return out;
 }
 
+void add_up(Vector& sum, const Vector& one) {
+  if (sum.size())
+    sum += one;
+  else
+    sum = one;
+}
+
+std::vector<Matrix> products_of(const FourthMoments& moments, const std::vector<Vector>& totals) {
+  std::vector<Matrix> out;
+  for (const Vector& one : totals) out.push_back(moments.products(one));
+  return out;
+}
+
 }  // namespace
 
 ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
@@ -61,7 +74,7 @@ ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, Con
   const Index distinct = static_cast<Index>(order.first.size()) - 1;
   struct Piece {
     Index first, last, size;
-    Matrix sum;
+    Vector sum;
   };
   std::vector<Piece> pieces;
   for (Index s = 0; s < distinct; ++s) {
@@ -85,14 +98,14 @@ ClusterProducts cluster_products(ConstVectorRef sizes, ConstMatrixRef means, Con
       for (Index j = 0; w.size() && j < count; ++j) w[j] = weights[chosen[j]];
       moments.add(count, w.size() ? w.data() : nullptr);
     }
-    piece.sum = moments.sums();
+    piece.sum = moments.totals();
   });
-  const Index dim = 1 + m + m * (m + 1) / 2 + p2;
+  std::vector<Vector> sums(distinct);
+  for (const Piece& piece : pieces) add_up(sums[piece.size], piece.sum);
   ClusterProducts out;
   out.sizes.resize(distinct);
-  out.sums.assign(distinct, Matrix::Zero(dim, dim));
   for (Index s = 0; s < distinct; ++s) out.sizes[s] = sizes[order.member[order.first[s]]];
-  for (const Piece& piece : pieces) out.sums[piece.size] += piece.sum;
+  out.sums = products_of(FourthMoments(m, p2), sums);
   return out;
 }
 
@@ -102,7 +115,7 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
   if (origin.size() != m || scale.size() != m)
     throw std::invalid_argument("origin and scale are of every variable");
   const Vector inverse = scale.cwiseInverse();
-  std::vector<Matrix> sums(pieces);
+  std::vector<Vector> sums(pieces);
   in_threads(pieces, 0, [&](Index i) {
     FourthMoments moments(m, 0, even);
     const Index last = std::min(nrows, (i + 1) * kProductPiece);
@@ -119,12 +132,12 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
       }
       moments.add(count, weights ? weights + first : nullptr);
     }
-    sums[i] = moments.sums();
+    sums[i] = moments.totals();
   });
-  const Index dim = (m + 1) * (m + 2) / 2;
-  Matrix out = Matrix::Zero(dim, dim);
-  for (const Matrix& one : sums) out += one;
-  return out;
+  Vector whole;
+  for (const Vector& one : sums) add_up(whole, one);
+  const FourthMoments moments(m, 0, even);
+  return moments.products(whole.size() ? whole : moments.totals());
 }
 
 namespace {
@@ -137,36 +150,16 @@ class BlockOfClusters {
         origin_(origin),
         inverse_(inverse),
         p_(static_cast<Index>(rows.unit.size())),
-        values_(Matrix::Zero(kProductRows, kTogether * p_)) {}
+        values_(Matrix::Zero(kProductRows, kTogether * p_)),
+        run_(Matrix::Zero(kRun, p_)),
+        mean_(p_),
+        sums_(p_ * (p_ + 1) / 2) {}
 
   void read(const std::ptrdiff_t* start, Index count, Index size, FourthMoments& moments) {
-    std::vector<double*> mean;
-    for (Index a = 0; a < p_; ++a) {
-      mean.push_back(moments.variable(a));
-      std::fill_n(mean[a], kProductRows, 0.0);
-    }
-    for (Index first = 0; first < size; first += kTogether) {
-      const Index number = std::min(kTogether, size - first);
-      gather(start, count, first, number);
-      for (Index a = 0; a < p_; ++a) {
-        for (Index i = 0; i < number; ++i) add(value(a, i), mean[a]);
-      }
-    }
-    const double share = 1 / static_cast<double>(size);
-    for (double* one : mean) Eigen::Map<Values>(one) *= share;
-    const Index pairs = p_ * (p_ + 1) / 2;
-    for (Index k = 0; k < pairs; ++k) std::fill_n(moments.other(k), kProductRows, 0.0);
-    for (Index first = 0; first < size && size > 1; first += kTogether) {
-      const Index number = std::min(kTogether, size - first);
-      if (size > kTogether) gather(start, count, first, number);
-      for (Index a = 0; a < p_; ++a) {
-        for (Index i = 0; i < number; ++i)
-          Eigen::Map<Values>(value(a, i)) -= Eigen::Map<const Values>(mean[a]);
-      }
-      Index k = 0;
-      for (Index b = 0; b < p_; ++b) {
-        for (Index a = b; a < p_; ++a) add_products(value(a, 0), value(b, 0), number, moments.other(k++));
-      }
+    if (size > kTogether) {
+      for (Index j = 0; j < count; ++j) read_cluster(start[j], size, j, moments);
+    } else {
+      read_together(start, count, size, moments);
     }
     for (Index c = 0; c < static_cast<Index>(rows_.cluster.size()); ++c) {
       double* z = moments.variable(p_ + c);
@@ -177,27 +170,103 @@ class BlockOfClusters {
 
  private:
   using Values = Eigen::Array<double, kProductRows, 1>;
-  static constexpr Index kTogether = 8;  // rows of each cluster
+  static constexpr Index kTogether = 8;  // rows of clusters up to which these stand side by side
+  static constexpr Index kRun = 64;      // rows of a larger one
+
+  void read_together(const std::ptrdiff_t* start, Index count, Index size, FourthMoments& moments) {
+    std::vector<double*> mean;
+    for (Index a = 0; a < p_; ++a) {
+      mean.push_back(moments.variable(a));
+      std::fill_n(mean[a], kProductRows, 0.0);
+    }
+    gather(start, count, size);
+    for (Index a = 0; a < p_; ++a) {
+      for (Index i = 0; i < size; ++i) add(value(a, i), mean[a]);
+    }
+    const double share = 1 / static_cast<double>(size);
+    for (double* one : mean) Eigen::Map<Values>(one) *= share;
+    for (Index a = 0; a < p_; ++a) {
+      for (Index i = 0; i < size; ++i) Eigen::Map<Values>(value(a, i)) -= Eigen::Map<const Values>(mean[a]);
+    }
+    for (Index b = 0, k = 0; b < p_; ++b) {
+      for (Index a = b; a < p_; ++a) form_products(value(a, 0), value(b, 0), size, moments.other(k++));
+    }
+  }
+
+  // One cluster, its rows side by side.
+  void read_cluster(std::ptrdiff_t start, Index size, Index j, FourthMoments& moments) {
+    mean_.setZero();
+    for (Index first = 0; first < size; first += kRun) {
+      const Index number = std::min(kRun, size - first);
+      put_run(start + first, number);
+      for (Index a = 0; a < p_; ++a) mean_[a] += run_.col(a).head(number).sum();
+    }
+    mean_ /= static_cast<double>(size);
+    std::fill(sums_.begin(), sums_.end(), Lanes(Lanes::Zero()));
+    for (Index first = 0; first < size; first += kRun) {
+      const Index number = std::min(kRun, size - first);
+      if (size > kRun) put_run(start + first, number);
+      for (Index a = 0; a < p_; ++a) run_.col(a).head(number).array() -= mean_[a];
+      add_run_products((number + kLanes - 1) / kLanes * kLanes);
+    }
+    for (Index a = 0; a < p_; ++a) moments.variable(a)[j] = mean_[a];
+    for (std::size_t k = 0; k < sums_.size(); ++k) moments.other(k)[j] = sums_[k].sum();
+  }
+
+  // Rows of a cluster, and zeros up to whole registers.
+  void put_run(std::ptrdiff_t start, Index number) {
+    for (Index a = 0; a < p_; ++a) {
+      const Column x{rows_.unit[a].data + start * rows_.unit[a].stride, rows_.unit[a].stride};
+      const double origin = origin_[a], inverse = inverse_[a];
+      double* v = run_.col(a).data();
+      if (x.stride == 1) {
+        for (Index i = 0; i < number; ++i) v[i] = (x.data[i] - origin) * inverse;
+      } else {
+        for (Index i = 0; i < number; ++i) v[i] = (x[i] - origin) * inverse;
+      }
+      for (Index i = number; i % kLanes; ++i) v[i] = 0.0;
+    }
+  }
+
+  void add_run_products(Index padded) {
+    Lanes* sum = sums_.data();
+    for (Index b = 0; b < p_; ++b) {
+      const double* y = run_.col(b).data();
+      Index a = b;
+      for (; a + 4 <= p_; a += 4, sum += 4) add_run_products<4>(a, y, padded, sum);
+      for (; a < p_; ++a, ++sum) add_run_products<1>(a, y, padded, sum);
+    }
+  }
+  template <int A>
+  void add_run_products(Index first, const double* y, Index padded, Lanes* out) const {
+    Lanes sum[A];
+    for (int a = 0; a < A; ++a) sum[a] = out[a];
+    const double* x = run_.col(first).data();
+    for (Index i = 0; i < padded; i += kLanes) {
+      for (int a = 0; a < A; ++a)
+        sum[a] += Eigen::Map<const Lanes>(x + a * kRun + i) * Eigen::Map<const Lanes>(y + i);
+    }
+    for (int a = 0; a < A; ++a) out[a] = sum[a];
+  }
 
   double* value(Index a, Index i) { return values_.col(a * kTogether + i).data(); }
   static void add(const double* x, double* sum) { Eigen::Map<Values>(sum) += Eigen::Map<const Values>(x); }
   // The sum over rows stays in a register.
-  static void add_products(const double* x, const double* y, Index number, double* out) {
+  static void form_products(const double* x, const double* y, Index size, double* out) {
     for (Index j = 0; j < kProductRows; j += kLanes) {
-      Lanes sum = Eigen::Map<const Lanes>(out + j);
-      for (Index i = 0; i < number; ++i)
+      Lanes sum = Lanes::Zero();
+      for (Index i = 0; i < size; ++i)
         sum += Eigen::Map<const Lanes>(x + i * kProductRows + j) *
                Eigen::Map<const Lanes>(y + i * kProductRows + j);
       Eigen::Map<Lanes>(out + j) = sum;
     }
   }
-  // Some rows of the clusters.
-  void gather(const std::ptrdiff_t* start, Index count, Index first, Index number) {
+  void gather(const std::ptrdiff_t* start, Index count, Index size) {
     for (Index a = 0; a < p_; ++a) {
       const Column x = rows_.unit[a];
       const double origin = origin_[a], inverse = inverse_[a];
-      for (Index i = 0; i < number; ++i) {
-        const double* from = x.data + (first + i) * x.stride;
+      for (Index i = 0; i < size; ++i) {
+        const double* from = x.data + i * x.stride;
         double* v = value(a, i);
         for (Index j = 0; j < count; ++j) v[j] = (from[start[j] * x.stride] - origin) * inverse;
       }
@@ -208,6 +277,9 @@ class BlockOfClusters {
   const Vector &origin_, &inverse_;
   const Index p_;
   Matrix values_;  // of a variable, row by row of the clusters; what is beyond their number stays as it was
+  Matrix run_;     // of one cluster
+  Vector mean_;
+  LaneVector sums_;  // of products of two variables
 };
 
 // Where each cluster begins if the rows come cluster by cluster, and the end; otherwise nothing.
@@ -244,9 +316,9 @@ ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin
   if (starts.empty()) return out;
   const Index total = rows.nclusters, pieces = (total + kProductPiece - 1) / kProductPiece;
   const std::vector<std::ptrdiff_t> distinct = distinct_sizes(starts);
-  const Index p2 = p * (p + 1) / 2, dim = (m + 1) * (m + 2) / 2 + p2;
+  const Index p2 = p * (p + 1) / 2;
   const Vector inverse = scale.cwiseInverse();
-  std::vector<std::vector<Matrix>> sums(pieces);
+  std::vector<std::vector<Vector>> sums(pieces);
   in_threads(pieces, 0, [&](Index piece) {
     const Index last = std::min(total, (piece + 1) * kProductPiece);
     std::vector<std::vector<std::ptrdiff_t>> members(distinct.size());
@@ -263,15 +335,16 @@ ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin
         block.read(members[s].data() + first, count, distinct[s], moments);
         moments.add(count, nullptr);
       }
-      sums[piece].push_back(moments.sums());
+      sums[piece].push_back(moments.totals());
     }
   });
+  std::vector<Vector> whole(distinct.size());
   out.sizes.resize(distinct.size());
-  out.sums.assign(distinct.size(), Matrix::Zero(dim, dim));
   for (std::size_t s = 0; s < distinct.size(); ++s) {
     out.sizes[s] = static_cast<double>(distinct[s]);
-    for (Index piece = 0; piece < pieces; ++piece) out.sums[s] += sums[piece][s];
+    for (Index piece = 0; piece < pieces; ++piece) add_up(whole[s], sums[piece][s]);
   }
+  out.sums = products_of(FourthMoments(m, p2), whole);
   return out;
 }
 

@@ -8,6 +8,8 @@ namespace msem {
 
 namespace {
 
+constexpr Index kTwice = 2 * kLanes;  // rows that are taken together
+
 // Add products of `A` columns with `B` others, which follow each other, to registers in memory, `stride`
 // apart for the next of the A. The fewer columns stay in registers beside the A B sums.
 template <int A, int B>
@@ -66,7 +68,12 @@ Index strip_of(Index left) { return left == 5 ? 3 : std::min<Index>(4, left); }
 }  // namespace
 
 FourthMoments::FourthMoments(Index variables, Index others, bool even)
-    : first_(even ? 0 : 1), width_(variables + first_), column_(width_ * width_), pair_(width_ * width_) {
+    : first_(even ? 0 : 1),
+      width_(variables + first_),
+      npairs_(pair_count(width_)),
+      nothers_(others),
+      column_(width_ * width_),
+      pair_(width_ * width_) {
   const Index h = width_;
   Index at = 1 + variables, pair = 0, total = 0;
   for (Index a = 0; a < h; ++a) {
@@ -78,100 +85,121 @@ FourthMoments::FourthMoments(Index variables, Index others, bool even)
     total += (a + 1) * pair_count(h - a);
   }
   start_.push_back(total);
-  total += others * (pair + others);
-  factors_.setZero(kRows, h);
-  factors_.leftCols(first_).setOnes();
-  pairs_.setZero(kRows, pair);
-  others_.setZero(kRows, others);
-  weights_.setZero(kRows);
-  counted_.setZero(kRows);
-  lanes_.setZero(kLanes, total);
-  second_.setZero(pair);
+  total += nothers_ * (npairs_ + nothers_);
+  factors_.resize(kRows * h);
+  std::fill_n(factors_.data(), first_ * kRows, 1.0);
+  pairs_.resize(kRows * npairs_);
+  others_.resize(kRows * nothers_);
+  weights_.resize(kRows, 1.0);
+  counted_.resize(kRows);
+  fourth_.resize(kLanes * total);
+  second_.resize(even ? kLanes * npairs_ : 0);
 }
 
-// Products of two, times the weights, so that those of four are times their squares.
-void FourthMoments::form_products(Index padded, const double* weights) {
+// Products of two, times the weights, so that those of four are times their squares. Without odd products
+// they are added up, too.
+void FourthMoments::form_products(Index padded, bool weighted) {
   const Index h = width_;
-  const auto factor = [&](Index a) {
-    return Eigen::Map<const Vector>(factors_.col(a).data(), padded).array();
-  };
-  const auto counted = counted_.head(padded).array();
+  const double* w = weights_.data();
+  const auto lanes = [](const double* at) { return Eigen::Map<const Lanes>(at); };
   for (Index a = 0; a < h; ++a) {
-    if (weights) counted_.head(padded).array() = weights_.head(padded).array() * factor(a);
+    const double* x = factors_.data() + a * kRows;
+    if (weighted) {
+      for (Index r = 0; r < padded; r += kLanes)
+        Eigen::Map<Lanes>(counted_.data() + r) = lanes(x + r) * lanes(w + r);
+      x = counted_.data();
+    }
     for (Index b = a; b < h; ++b) {
-      auto pair = pairs_.col(pair_[a * h + b]).head(padded).array();
-      if (weights)
-        pair = counted * factor(b);
-      else
-        pair = factor(a) * factor(b);
+      const double* y = factors_.data() + b * kRows;
+      double* out = pairs_.data() + pair_[a * h + b] * kRows;
+      if (first_) {
+        for (Index r = 0; r < padded; r += kLanes) Eigen::Map<Lanes>(out + r) = lanes(x + r) * lanes(y + r);
+        continue;
+      }
+      Lanes sum = Lanes::Zero(), other = Lanes::Zero();
+      for (Index r = 0; r < padded; r += kTwice) {
+        const Lanes one = lanes(x + r) * lanes(y + r), two = lanes(x + r + kLanes) * lanes(y + r + kLanes);
+        Eigen::Map<Lanes>(out + r) = one;
+        Eigen::Map<Lanes>(out + r + kLanes) = two;
+        sum += weighted ? Lanes(one * lanes(w + r)) : one;
+        other += weighted ? Lanes(two * lanes(w + r + kLanes)) : two;
+      }
+      Eigen::Map<Lanes>(second_.data() + pair_[a * h + b] * kLanes) += sum + other;
     }
   }
-  for (Index k = 0; weights && k < others_.cols(); ++k)
-    others_.col(k).head(padded).array() *= weights_.head(padded).array();
+  for (Index k = 0; weighted && k < nothers_; ++k) {
+    for (Index r = 0; r < padded; r += kLanes)
+      Eigen::Map<Lanes>(others_.data() + k * kRows + r) *= lanes(w + r);
+  }
 }
 
 void FourthMoments::add(Index count, const double* weights) {
-  const Index h = width_, padded = (count + kLanes - 1) / kLanes * kLanes;
-  factors_.middleRows(count, padded - count).setZero();
-  others_.middleRows(count, padded - count).setZero();
+  const Index h = width_, padded = (count + kTwice - 1) / kTwice * kTwice;
+  for (Index a = 0; a < h; ++a) std::fill_n(factors_.data() + a * kRows + count, padded - count, 0.0);
+  for (Index k = 0; k < nothers_; ++k) std::fill_n(others_.data() + k * kRows + count, padded - count, 0.0);
   if (weights) {
-    weights_.head(count) = Eigen::Map<const Vector>(weights, count);
-    weights_.segment(count, padded - count).setZero();
+    std::copy_n(weights, count, weights_.data());
+    std::fill_n(weights_.data() + count, padded - count, 0.0);
   }
-  form_products(padded, weights);
-  if (count < kRows) factors_.leftCols(first_).setOnes();
-  if (!first_) {
-    total_ += weights ? weights_.head(count).squaredNorm() : static_cast<double>(count);
-    if (weights)
-      add_applied_transposed(second_, 1, pairs_.topRows(padded), weights_.head(padded));
-    else
-      second_ += pairs_.topRows(padded).colwise().sum().transpose();
-  }
+  form_products(padded, weights != nullptr);
+  std::fill_n(factors_.data() + count, first_ * (padded - count), 1.0);
+  if (!first_)
+    number_ += weights ? Eigen::Map<const Vector>(weights, count).squaredNorm() : static_cast<double>(count);
   const double* left[4];
   for (Index b = 0; b < h; ++b) {
     const Index rest = pair_count(h - b);
-    const double* right = pairs_.col(pairs_.cols() - rest).data();
-    double* out = lanes_.col(start_[b]).data();
+    const double* right = pairs_.data() + (npairs_ - rest) * kRows;
+    double* out = fourth_.data() + start_[b] * kLanes;
     for (Index a = 0, strip = 0; a <= b; a += strip) {
       strip = strip_of(b + 1 - a);
-      for (Index i = 0; i < strip; ++i) left[i] = pairs_.col(pair_[(a + i) * h + b]).data();
+      for (Index i = 0; i < strip; ++i) left[i] = pairs_.data() + pair_[(a + i) * h + b] * kRows;
       add_strip(left, strip, right, rest, padded, out + a * rest * kLanes);
     }
   }
-  const Index others = others_.cols(), pairs = pairs_.cols();
-  for (Index k = 0, strip = 0; k < others; k += strip) {
-    strip = strip_of(others - k);
-    for (Index i = 0; i < strip; ++i) left[i] = others_.col(k + i).data();
-    double* out = lanes_.col(start_[h] + k * (pairs + others)).data();
-    add_strip(left, strip, pairs_.data(), pairs, padded, out);
-    add_strip(left, strip, left[0], others - k, padded, out + strip * pairs * kLanes);
+  for (Index k = 0, strip = 0; k < nothers_; k += strip) {
+    strip = strip_of(nothers_ - k);
+    for (Index i = 0; i < strip; ++i) left[i] = others_.data() + (k + i) * kRows;
+    double* out = fourth_.data() + (start_[h] + k * (npairs_ + nothers_)) * kLanes;
+    add_strip(left, strip, pairs_.data(), npairs_, padded, out);
+    add_strip(left, strip, left[0], nothers_ - k, padded, out + strip * npairs_ * kLanes);
   }
 }
 
-Matrix FourthMoments::sums() const {
-  const Index h = width_, pairs = pair_count(h), own = pair_count(h + 1 - first_), others = others_.cols();
-  const Vector total = lanes_.colwise().sum().transpose();
+Vector FourthMoments::totals() const {
+  const Index fourth = static_cast<Index>(fourth_.size()) / kLanes;
+  const Index second = static_cast<Index>(second_.size()) / kLanes;
+  Vector out(1 + second + fourth);
+  out[0] = number_;
+  for (Index i = 0; i < second; ++i) out[1 + i] = Eigen::Map<const Lanes>(second_.data() + i * kLanes).sum();
+  for (Index i = 0; i < fourth; ++i)
+    out[1 + second + i] = Eigen::Map<const Lanes>(fourth_.data() + i * kLanes).sum();
+  return out;
+}
+
+Matrix FourthMoments::products(const Vector& totals) const {
+  const Index h = width_, pairs = npairs_, own = pair_count(h + 1 - first_), others = nothers_;
+  const double *second = totals.data() + 1, *fourth = second + (first_ ? 0 : pairs);
   Matrix out = Matrix::Zero(own + others, own + others);
-  out(0, 0) = total_;  // without odd products, as those of two; otherwise among those of four
+  out(0, 0) = totals[0];  // without odd products, as those of two; otherwise among those of four
   for (Index a = 0; a < h; ++a) {
     for (Index b = a; b < h; ++b) {
       const Index column = column_[a * h + b];
-      if (!first_) out(0, column) = out(column, 0) = second_[pair_[a * h + b]];
+      if (!first_) out(0, column) = out(column, 0) = second[pair_[a * h + b]];
       for (Index c = 0; c < h; ++c) {
         for (Index d = c; d < h; ++d) {
           Index index[4] = {a, b, c, d};
           std::sort(index, index + 4);
-          const Index second = index[1], rest = pair_count(h - second);
-          // the last two among the pairs whose first factor is `second` or later
+          const Index next = index[1], rest = pair_count(h - next);
+          // the last two among the pairs whose first factor is `next` or later
           const Index place = pair_[index[2] * h + index[3]] - (pairs - rest);
-          out(column, column_[c * h + d]) = total[start_[second] + index[0] * rest + place];
+          out(column, column_[c * h + d]) = fourth[start_[next] + index[0] * rest + place];
         }
       }
     }
   }
   for (Index k = 0, strip = 0; k < others; k += strip) {
     strip = strip_of(others - k);
-    const double* with_pairs = total.data() + start_[h] + k * (pairs + others);
+    const double* with_pairs = fourth + start_[h] + k * (pairs + others);
     for (Index i = 0; i < strip; ++i) {
       const Index row = own + k + i;
       for (Index a = 0; a < h; ++a) {
