@@ -18,7 +18,8 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using std::ptrdiff_t;
 
-constexpr ptrdiff_t kPiece = 1 << 16;  // rows of a piece when clusters do not straddle pieces
+constexpr ptrdiff_t kPiece = 1 << 16;      // rows of a piece when clusters do not straddle pieces
+constexpr ptrdiff_t kNearPiece = 1 << 13;  // the same where clusters are handed on while they are near
 constexpr ptrdiff_t kMostParts = 4;
 
 bool is_complete(const CodedRows& rows, ptrdiff_t row) {
@@ -44,9 +45,9 @@ bool check_codes(const CodedRows& rows, ptrdiff_t nclusters) {
 }
 
 // Pieces of rows whose codes ascend, cut where clusters end.
-std::vector<ptrdiff_t> starts_between_clusters(const CodedRows& rows) {
+std::vector<ptrdiff_t> starts_between_clusters(const CodedRows& rows, ptrdiff_t piece = kPiece) {
   std::vector<ptrdiff_t> starts{0};
-  for (ptrdiff_t at = kPiece; at < rows.nrows; at += kPiece) {
+  for (ptrdiff_t at = piece; at < rows.nrows; at += piece) {
     at = std::upper_bound(rows.codes + at, rows.codes + rows.nrows, rows.codes[at]) - rows.codes;
     if (at < rows.nrows) starts.push_back(at);
   }
@@ -70,20 +71,67 @@ void take_equal(double* values, const double* other, const VectorXd& one_origin,
   }
 }
 
-// Some of the numbers of clusters that are `stride` apart, as a matrix of a column for each.
-MatrixXd by_columns(const RunningClusters::Doubles& from, ptrdiff_t stride,
-                    const std::vector<std::int64_t>& codes, const std::vector<ptrdiff_t>& elements) {
+// Some of the numbers of clusters that are `stride` apart, to rows of a matrix with a column for each.
+template <class CodeOf>
+void put_columns(const RunningClusters::Doubles& from, ptrdiff_t stride, ptrdiff_t count, CodeOf code_of,
+                 const std::vector<ptrdiff_t>& elements, ptrdiff_t first, MatrixXd& out) {
   constexpr ptrdiff_t kBlock = 64;  // clusters, so that both sides of the transposition stay in cache
-  MatrixXd out(codes.size(), elements.size());
-  wish_large_pages(out.data(), out.size() * sizeof(double));
-  for (ptrdiff_t start = 0; start < out.rows(); start += kBlock) {
-    const ptrdiff_t end = std::min(start + kBlock, out.rows());
+  for (ptrdiff_t start = 0; start < count; start += kBlock) {
+    const ptrdiff_t end = std::min(start + kBlock, count);
     for (std::size_t k = 0; k < elements.size(); ++k) {
-      double* to = out.data() + k * out.rows();
-      for (ptrdiff_t j = start; j < end; ++j) to[j] = from[codes[j] * stride + elements[k]];
+      double* to = out.data() + k * out.rows() + first;
+      for (ptrdiff_t j = start; j < end; ++j) to[j] = from[code_of(j) * stride + elements[k]];
     }
   }
+}
+
+MatrixXd large_matrix(ptrdiff_t rows, std::size_t cols) {
+  MatrixXd out(rows, cols);
+  wish_large_pages(out.data(), out.size() * sizeof(double));
   return out;
+}
+
+MatrixXd by_columns(const RunningClusters::Doubles& from, ptrdiff_t stride,
+                    const std::vector<std::int64_t>& codes, const std::vector<ptrdiff_t>& elements) {
+  const auto count = static_cast<ptrdiff_t>(codes.size());
+  MatrixXd out = large_matrix(count, elements.size());
+  put_columns(from, stride, count, [&](ptrdiff_t j) { return codes[j]; }, elements, 0, out);
+  return out;
+}
+
+std::vector<ptrdiff_t> each_of(ptrdiff_t count) {
+  std::vector<ptrdiff_t> every(count);
+  std::iota(every.begin(), every.end(), ptrdiff_t{0});
+  return every;
+}
+
+// Of a lower triangle by columns, those of the first p of `size` variables.
+std::vector<ptrdiff_t> triangle_of(ptrdiff_t p, ptrdiff_t size) {
+  std::vector<ptrdiff_t> elements;
+  for (ptrdiff_t b = 0, e = 0; b < size; ++b) {
+    for (ptrdiff_t a = b; a < size; ++a, ++e) {
+      if (a < p) elements.push_back(e);
+    }
+  }
+  return elements;
+}
+
+// A point inside the data: the mean of about a thousand complete rows, spread over those that come first.
+// Nothing if there are none.
+std::optional<VectorXd> point_inside(const CodedRows& rows) {
+  const ptrdiff_t step = std::max<ptrdiff_t>(1, rows.nrows / 1024), p = rows.columns.size();
+  ptrdiff_t used = 0;
+  VectorXd sum = VectorXd::Zero(p);
+  const auto take = [&](ptrdiff_t row) {
+    if (!is_complete(rows, row)) return;
+    ++used;
+    for (ptrdiff_t k = 0; k < p; ++k) sum[k] += number_at(rows.columns[k], row);
+  };
+  for (ptrdiff_t i = 0; i < rows.nrows; i += step) take(i);
+  for (ptrdiff_t i = 0; i < rows.nrows && used == 0; ++i) take(i);
+  if (used == 0) return {};
+  sum /= static_cast<double>(used);
+  return sum.allFinite() ? sum : VectorXd(VectorXd::Zero(p));
 }
 
 }  // namespace
@@ -111,28 +159,50 @@ bool all_finite(const TypedColumn& column, ptrdiff_t count, int threads) {
   return finite;
 }
 
+std::optional<ClusterColumns> columns_of_runs(const CodedRows& rows, ptrdiff_t nclusters,
+                                              ptrdiff_t of_units) {
+  if (!check_codes(rows, nclusters) || rows.nrows == 0 || rows.codes[0] < 0) return {};
+  const std::optional<VectorXd> origin = point_inside(rows);
+  if (!origin) return {};
+  const auto m = static_cast<ptrdiff_t>(rows.columns.size());
+  const std::vector<ptrdiff_t> every = each_of(m), products = triangle_of(of_units, m);
+  const std::vector<ptrdiff_t> starts = starts_between_clusters(rows, kNearPiece);
+  ClusterColumns out{VectorXd::Zero(nclusters), large_matrix(nclusters, every.size()),
+                     large_matrix(nclusters, products.size())};
+  std::atomic<ptrdiff_t> used{0};
+  in_threads(static_cast<ptrdiff_t>(starts.size()) - 1, 0, [&](ptrdiff_t i) {
+    const ptrdiff_t start = starts[i], end = starts[i + 1];
+    const std::int64_t first = rows.codes[start], count = rows.codes[end - 1] - first + 1;
+    std::vector<std::int64_t> codes(end - start);  // from the first cluster here
+    for (ptrdiff_t r = start; r < end; ++r) codes[r - start] = rows.codes[r] - first;
+    CodedRows own{rows.columns, codes.data(), end - start, rows.weights ? rows.weights + start : nullptr};
+    for (TypedColumn& x : own.columns) x.data += start * x.stride;
+    RunningClusters here(m, true, false, false);
+    here.grow(count);
+    ClusterPiece piece(here, *origin);
+    piece.add(own, 0, own.nrows);
+    used += piece.report().used;
+    const auto code_of = [](ptrdiff_t j) { return j; };
+    std::copy_n(here.count.data(), count, out.sizes.data() + first);
+    put_columns(here.mean, here.width, count, code_of, every, first, out.means);
+    put_columns(here.within, here.elements(), count, code_of, products, first, out.within);
+  });
+  if (used != rows.nrows || !(out.sizes.array() > 0).all()) return {};
+  out.means.rowwise() += origin->transpose();
+  return out;
+}
+
 Accumulator::Accumulator(ptrdiff_t p, bool keep, bool tally, bool pool)
     : origin_(VectorXd::Zero(p)),
       products_(MatrixXd::Zero(whole_lanes(p), whole_lanes(p))),
       parts_{RunningClusters(p, keep, tally, pool)} {}
 
-// A point inside the data: the mean of about a thousand complete rows, spread over those that come first.
 void Accumulator::require_origin(const CodedRows& rows) {
   if (has_origin_) return;
-  const ptrdiff_t step = std::max<ptrdiff_t>(1, rows.nrows / 1024);
-  ptrdiff_t used = 0;
-  VectorXd sum = VectorXd::Zero(size());
-  const auto take = [&](ptrdiff_t row) {
-    if (!is_complete(rows, row)) return;
-    ++used;
-    for (ptrdiff_t k = 0; k < size(); ++k) sum[k] += number_at(rows.columns[k], row);
-  };
-  for (ptrdiff_t i = 0; i < rows.nrows; i += step) take(i);
-  for (ptrdiff_t i = 0; i < rows.nrows && used == 0; ++i) take(i);
-  if (used == 0) return;
-  origin_ = sum / static_cast<double>(used);
-  if (!origin_.allFinite()) origin_.setZero();
-  has_origin_ = true;
+  if (std::optional<VectorXd> found = point_inside(rows)) {
+    origin_ = std::move(*found);
+    has_origin_ = true;
+  }
 }
 
 // Pieces of rows in any order, each with statistics of its own: as many as together take no more than an
@@ -244,19 +314,11 @@ RowMatrix Accumulator::tally() const {
 MatrixXd Accumulator::within() const { return within_of(size()); }
 
 MatrixXd Accumulator::within_of(ptrdiff_t p) const {
-  std::vector<ptrdiff_t> elements;
-  for (ptrdiff_t b = 0, e = 0; b < size(); ++b) {
-    for (ptrdiff_t a = b; a < size(); ++a, ++e) {
-      if (a < p) elements.push_back(e);
-    }
-  }
-  return by_columns(parts_[0].within, parts_[0].elements(), codes(), elements);
+  return by_columns(parts_[0].within, parts_[0].elements(), codes(), triangle_of(p, size()));
 }
 
 MatrixXd Accumulator::whole_means() const {
-  std::vector<ptrdiff_t> every(size());
-  std::iota(every.begin(), every.end(), ptrdiff_t{0});
-  MatrixXd means = by_columns(parts_[0].mean, parts_[0].width, codes(), every);
+  MatrixXd means = by_columns(parts_[0].mean, parts_[0].width, codes(), each_of(size()));
   means.rowwise() += origin_.transpose();
   return means;
 }

@@ -4,6 +4,7 @@
 #include <Eigen/Dense>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "data/cluster_piece.hpp"
@@ -25,6 +26,19 @@ struct CodedClusters {
 // Which rows have a cluster and all values.
 std::vector<std::uint8_t> complete_rows(const CodedRows& rows, int threads);
 bool all_finite(const TypedColumn& column, std::ptrdiff_t count, int threads);
+
+// Statistics of single clusters, a column for each.
+struct ClusterColumns {
+  Eigen::VectorXd sizes;   // J, sums of weights where rows have any
+  Eigen::MatrixXd means;   // J x p
+  Eigen::MatrixXd within;  // of the first variables, lower triangle by columns
+};
+
+// Those of rows that come cluster by cluster, all with a cluster and values, and with products of the first
+// `of_units` variables; nothing of other rows. Throws std::invalid_argument when a code is not below
+// nclusters.
+std::optional<ClusterColumns> columns_of_runs(const CodedRows& rows, std::ptrdiff_t nclusters,
+                                              std::ptrdiff_t of_units);
 
 class Accumulator {
  public:

@@ -215,10 +215,8 @@ void ClusterPiece::absorb_run(std::int64_t code, double* rows, ptrdiff_t n, cons
   double total = static_cast<double>(n);
   if (weights) {
     total = 0.0;
-    for (ptrdiff_t i = 0; i < n; ++i) {
-      total += weights[i];
-      roots_[i] = std::sqrt(weights[i]);
-    }
+    for (ptrdiff_t i = 0; i < n; ++i) total += weights[i];
+    for (ptrdiff_t i = 0; i < n; ++i) roots_[i] = std::sqrt(weights[i]);
   }
   const double share = 1.0 / total;
   for (ptrdiff_t at = 0; at < width_; at += kLane) {

@@ -80,8 +80,11 @@ TwoLevelStatistics two_level_statistics(const ClusteredRows& rows) {
 }
 
 ClusterArrays cluster_arrays(const ClusteredRows& rows) {
+  const auto p = static_cast<ptrdiff_t>(rows.unit.size());
+  if (std::optional<ClusterColumns> found = columns_of_runs(coded(rows), rows.nclusters, p))
+    return {std::move(found->sizes), std::move(found->means), std::move(found->within)};
   const Accumulator sums = accumulated(coded(rows), rows.nclusters, true);
-  return {sums.sizes(), sums.whole_means(), sums.within_of(rows.unit.size())};
+  return {sums.sizes(), sums.whole_means(), sums.within_of(p)};
 }
 
 SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t nrows,

@@ -41,25 +41,14 @@ void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* c
 
 WeightRange weight_range(const double* weights, ptrdiff_t nrows) {
   constexpr double kNone = std::numeric_limits<double>::infinity();
-  double least[kLanes], greatest[kLanes], known[kLanes];
-  std::fill_n(least, kLanes, kNone);
-  std::fill_n(greatest, kLanes, -kNone);
-  std::fill_n(known, kLanes, 0.0);
-  const auto take = [&](double w, Eigen::Index lane) {  // comparisons with what is missing are false
-    least[lane] = w < least[lane] ? w : least[lane];
-    greatest[lane] = w > greatest[lane] ? w : greatest[lane];
-    known[lane] += w == w ? 1.0 : 0.0;
-  };
-  ptrdiff_t i = 0;
-  for (; i + kLanes <= nrows; i += kLanes) {
-    for (Eigen::Index lane = 0; lane < kLanes; ++lane) take(weights[i + lane], lane);
-  }
-  for (; i < nrows; ++i) take(weights[i], 0);
+  const Eigen::Map<const Eigen::ArrayXd> all(weights, nrows);
+  if (nrows > 0 && (all * 0.0).sum() == 0.0) return {nrows, all.minCoeff(), all.maxCoeff()};
   WeightRange out{0, kNone, -kNone};
-  for (Eigen::Index lane = 0; lane < kLanes; ++lane) {
-    out.known += static_cast<ptrdiff_t>(known[lane]);
-    out.least = std::min(out.least, least[lane]);
-    out.greatest = std::max(out.greatest, greatest[lane]);
+  for (const double w : all) {
+    if (w != w) continue;
+    ++out.known;
+    out.least = std::min(out.least, w);
+    out.greatest = std::max(out.greatest, w);
   }
   return out;
 }
