@@ -9,6 +9,7 @@ from scipy import stats
 import msem
 from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.fits.pooling import pooled_ratio, pooled_statistics, pooled_wald
+from msem.fits.rubin import combined, pooled_frame
 
 M = 4
 FULL = "y ~ b0*1 + b1*x + b2*z\ny ~~ 1*y"
@@ -150,3 +151,163 @@ def test_what_cannot_be_pooled_is_refused(pooled, smaller, imputations):
         pooled.likelihood_ratio(smaller, "D5")
     with pytest.raises(DataError, match=r"msem\.pool\(\[msem\.sem\(model, data\) for data"):
         msem.sem(FULL, imputations)
+
+
+def rubin(est, se, m):
+    """Rubin's rules written out for one quantity: estimate, standard error, riv and degrees of freedom."""
+    w, b = np.mean(np.square(se)), np.var(est, ddof=1)
+    riv = (1 + 1 / m) * b / w
+    return np.mean(est), np.sqrt(w + (1 + 1 / m) * b), riv, (m - 1) * (1 + 1 / riv) ** 2
+
+
+@pytest.fixture(scope="module")
+def two_levels(demo):
+    rng = np.random.default_rng(2)
+    data = demo[demo["cluster"] % 3 == 0]
+    sets = [data.assign(y1=data["y1"] + rng.normal(size=len(data)) * 0.6) for _ in range(3)]
+    model = TWO.replace("level: 2", " y1 ~~ y2\nlevel: 2") + "\n g ~ a*w1\n y1 ~ w1\n twice := 2*a"
+    model = model.replace("f =~ y1 + y2 + y3\n", "f =~ y1 + 1*y2 + 1*y3\n f ~ x1\n")
+    return msem.pool([msem.sem(model, one, cluster="cluster") for one in sets])
+
+
+def test_any_question_is_pooled_by_the_same_rules(two_levels):
+    def answers(name, column, pick):
+        frames = [getattr(fit, name)() for fit in two_levels.fits]
+        return (
+            [pick(frame)[column].iloc[0] for frame in frames],
+            [pick(frame)["se"].iloc[0] for frame in frames],
+        )
+
+    cases = [
+        ("standardized", "est_std", lambda t: t[(t["op"] == "=~") & (t["rhs"] == "y2") & (t["level"] == 2)]),
+        ("defined", "est", lambda t: t),
+        ("effects", "est", lambda t: t[(t["predictor"] == "w1") & (t["effect"] == "total_indirect")]),
+    ]
+    for name, column, pick in cases:
+        est, se, riv, df = rubin(*answers(name, column, pick), 3)
+        row = pick(getattr(two_levels, name)()).iloc[0]
+        assert_allclose([row[column], row["se"], row["riv"], row["df"]], [est, se, riv, df], rtol=1e-10)
+        assert row["pvalue"] == pytest.approx(2 * stats.t.sf(abs(est / se), df))
+        assert row["ci_lower"] == pytest.approx(est - stats.t.ppf(0.975, df) * se)
+    again = two_levels.of(lambda fit: fit.effects())
+    pd.testing.assert_frame_equal(again, two_levels.effects())
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "pick", "onto", "back"),
+    [
+        ("standardized", "est_std", "lhs == 'y1' and rhs == 'y2'", np.arctanh, np.tanh),
+        ("rsquare", "r2", "lhs == 'g'", lambda x: np.arctanh(np.sqrt(x)), lambda z: np.tanh(z) ** 2),
+        ("icc_table", "icc", "lhs == 'y3'", np.arctanh, np.tanh),
+        (
+            "reliability",
+            "est",
+            "level == 2 and coefficient == 'omega'",
+            lambda x: np.log(x / (1 - x)),
+            lambda z: 1 / (1 + np.exp(-z)),
+        ),
+    ],
+)
+def test_bounded_quantities_are_pooled_on_their_scales(two_levels, name, column, pick, onto, back):
+    """Estimates and standard errors go to the scale by differences, and the interval comes back."""
+    rows = [getattr(fit, name)().query(pick).iloc[0] for fit in two_levels.fits]
+    x, se = (np.array([row[one] for row in rows]) for one in (column, "se"))
+    slope = (onto(x + 1e-6) - onto(x - 1e-6)) / 2e-6
+    z, error, _, df = rubin(onto(x), slope * se, 3)
+    row = getattr(two_levels, name)(ci_level=0.9).query(pick).iloc[0]
+    half = stats.t.ppf(0.95, df) * error
+    assert_allclose([row[column], row["ci_lower"], row["ci_upper"]], back(z + half * np.array([0, -1, 1])))
+    assert row["se"] == pytest.approx(error * (back(z + 1e-6) - back(z - 1e-6)) / 2e-6, rel=1e-6)
+
+
+def test_what_is_not_on_the_scale_is_pooled_as_it_is():
+    frames = [pd.DataFrame({"lhs": ["a", "b"], "r2": [0.5, x], "se": [0.1, 0.1]}) for x in (-0.02, 0.04)]
+    found = pooled_frame(frames, ["fisher_root"] * 2)
+    assert found["r2"].tolist() == pytest.approx([0.5, 0.01])
+    est, se, _, df = rubin([-0.02, 0.04], [0.1, 0.1], 2)
+    assert found["ci_lower"][1] == pytest.approx(est - stats.t.ppf(0.975, df) * se)
+    with pytest.raises(ModelError, match="different rows"):
+        pooled_frame([frames[0], frames[1].assign(lhs=["a", "c"])], ["identity"] * 2)
+
+
+def test_degrees_of_freedom_of_complete_data():
+    """The limits of Barnard & Rubin (1999): no missing values, and a complete sample without end."""
+    est, se = np.array([[1.0], [1.2], [0.9]]), np.full((3, 1), 0.5)
+    df = rubin(est.ravel(), se.ravel(), 3)[3]
+    lam = 1 - 1 / (1 + rubin(est.ravel(), se.ravel(), 3)[2])
+    observed = (79 + 1) / (79 + 3) * 79 * (1 - lam)
+    assert combined(est, se, 79).df == pytest.approx(1 / (1 / df + 1 / observed))
+    assert combined(est, se).df == pytest.approx(df)
+    assert combined(est, se, 1e12).df == pytest.approx(df, rel=1e-6)
+    assert combined(est[[0, 0, 0]], se, 79).df == pytest.approx(80 / 82 * 79)
+
+
+def test_replicate_weights_cap_the_degrees_of_freedom(tmp_path):
+    rng = np.random.default_rng(3)
+    n, r = 120, 12
+    data = pd.DataFrame({"x": rng.normal(size=n), "w": rng.uniform(1, 2, n)})
+    names = [f"r{k}" for k in range(r)]
+    for k, name in enumerate(names):
+        data[name] = data["w"] * np.where(np.arange(n) % r == k, 0, r / (r - 1))
+    fits = [
+        msem.sem(
+            "y ~ b*x",
+            data.assign(y=0.4 * data["x"] + 1e-6 * k * rng.normal(size=n) + np.cos(np.arange(n))),
+            weights="w",
+            replicate_weights=names,
+            replicate_scale="jackknife1",
+        )
+        for k in range(3)
+    ]
+    pooled = msem.pool(fits)
+    assert pooled.design_df == fits[0].design_df == r - 1
+    row = pooled.estimates().query("label == 'b'").iloc[0]
+    assert row["df"] == pytest.approx(r / (r + 2) * (r - 1), rel=1e-6)
+    assert row["pvalue"] == pytest.approx(2 * stats.t.sf(abs(row["t"]), row["df"]))
+    assert (pooled.rsquare()["df"] < r - 1).all()
+    for k, fit in enumerate(fits):
+        fit.save(tmp_path / f"{k}.json")
+    saved = msem.pool([msem.SavedFit.load(tmp_path / f"{k}.json") for k in range(3)])
+    pd.testing.assert_frame_equal(saved.estimates(), pooled.estimates())
+
+
+def test_t_references_have_fewer_degrees_of_freedom_than_one_data_set(two_levels):
+    found = two_levels.estimates(reference="t").query("label == 'a'").iloc[0]
+    plain = two_levels.estimates().query("label == 'a'").iloc[0]
+    one = two_levels.fits[0].reference_df["a"]
+    observed = (one + 1) / (one + 3) * one / (1 + plain["riv"])
+    assert found["df"] == pytest.approx(1 / (1 / plain["df"] + 1 / observed))
+
+
+def test_summary_measures_and_table_of_pooled_fits(two_levels):
+    text = two_levels.summary(fit_measures=True)
+    assert "Number of imputations" in text
+    test = two_levels.chisq_test("D2")
+    assert f"{test.statistic:.3f}" in text.split("D2:")[1].split("Means of")[0]
+    cfi = np.mean([fit.fit_measures()["cfi"] for fit in two_levels.fits])
+    assert two_levels.fit_measures("cfi")["cfi"] == pytest.approx(cfi)
+    assert not [name for name in two_levels.fit_measures().index if "pvalue" in name or "_ci_" in name]
+    assert f"{cfi:.3f}" in text
+    assert "<table>" in two_levels.to_html()
+    table = msem.table(pooled=two_levels, one=two_levels.fits[0])
+    est = two_levels.estimates().query("label == 'a'").iloc[0]
+    assert (
+        table.frame.loc[("Between: Regressions", "g ~ w1"), "pooled"].iloc[0].startswith(f"{est['est']:.3f}")
+    )
+    assert "Pooled over 3 imputations" in table.notes[0]
+    with pytest.raises(UnsupportedError, match="Student's t"):
+        two_levels.effects(method="monte_carlo")
+    with pytest.raises(ModelError, match="column se"):
+        two_levels.of(lambda fit: fit.fit_measures())
+
+
+def test_saved_fits_are_pooled_as_the_fits_are(two_levels, tmp_path):
+    for k, fit in enumerate(two_levels.fits):
+        fit.save(tmp_path / f"{k}.json")
+    saved = msem.pool([msem.SavedFit.load(tmp_path / f"{k}.json") for k in range(3)])
+    for reference in ("normal", "t"):
+        pd.testing.assert_frame_equal(
+            saved.estimates(reference=reference, standardized=True),
+            two_levels.estimates(reference=reference, standardized=True),
+        )
+    assert saved.summary(fit_measures=True) == two_levels.summary(fit_measures=True)

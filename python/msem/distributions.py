@@ -50,7 +50,47 @@ def normal_halfwidth(ci_level: float) -> float:
     return NormalDist().inv_cdf((1 + ci_level) / 2)
 
 
-SCALES = ("identity", "log", "fisher", "logit")
+SCALES = ("identity", "log", "fisher", "fisher_root", "logit")
+
+
+def to_scale(
+    scale: str | Sequence[str] | NDArray[np.str_], est: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimates on another scale, and the derivatives of the scale there; not finite where it does not have them.
+
+    Parameters
+    ----------
+    scale : {"identity", "log", "fisher", "fisher_root", "logit"}, or an array of these
+        log x for what is positive, such as variances; artanh x for correlations (Fisher, 1921), artanh of the root of x
+        for their squares, such as explained variances (Harel, 2009); log x / (1 - x) for shares.
+    est : array
+        Of the shape of the scales, or with further axes before.
+    """
+    x = np.asarray(est, dtype=np.float64)
+    kind = np.broadcast_to(np.asarray(scale), x.shape)
+    if (kind == "identity").all():
+        return x, np.ones_like(x)
+    which = [kind == name for name in SCALES[1:]]
+    with np.errstate(all="ignore"):
+        root = np.sqrt(x)
+        centre = np.select(which, [np.log(x), np.arctanh(x), np.arctanh(root), np.log(x / (1 - x))], x)
+        slope = np.select(
+            which, [1 / x, 1 / (1 - x**2), 1 / (2 * root * (1 - x)), 1 / (x * (1 - x))], np.float64(1.0)
+        )
+    return centre, slope
+
+
+def from_scale(scale: str | Sequence[str] | NDArray[np.str_], value: ArrayLike) -> NDArray[np.float64]:
+    """What stands at a value of a scale; see `to_scale`."""
+    z = np.asarray(value, dtype=np.float64)
+    kind = np.broadcast_to(np.asarray(scale), z.shape)
+    if (kind == "identity").all():
+        return z
+    which = [kind == name for name in SCALES[1:]]
+    with np.errstate(all="ignore"):
+        # explained variance is 0 at least
+        shares = np.tanh(np.maximum(z, 0.0)) ** 2
+        return np.select(which, [np.exp(z), np.tanh(z), shares, 1 / (1 + np.exp(-z))], z)
 
 
 def interval_on(
@@ -60,9 +100,8 @@ def interval_on(
 
     Parameters
     ----------
-    scale : {"identity", "log", "fisher", "logit"}, or one for each
-        log x for what is positive, such as variances; artanh x for correlations (Fisher, 1921); log x / (1 - x) for
-        shares. nan where the scale does not have the estimate.
+    scale : str, or one for each
+        As for `to_scale`. nan where the scale does not have the estimate.
     est : array of shape (k,)
     half : array of shape (k,)
         Half widths on the scale of the estimates.
@@ -71,31 +110,10 @@ def interval_on(
     -------
     lower, upper : ndarray, shape (k,)
     """
-    x, h = np.asarray(est, dtype=np.float64), np.asarray(half, dtype=np.float64)
-    kind = np.broadcast_to(np.asarray(scale), x.shape)
-    if (kind == "identity").all():
-        return x - h, x + h
+    centre, slope = to_scale(scale, est)
     with np.errstate(all="ignore"):
-        centre = np.select(
-            [kind == "log", kind == "fisher", kind == "logit"],
-            [np.log(x), np.arctanh(x), np.log(x / (1 - x))],
-            x,
-        )
-        slope = np.select(
-            [kind == "log", kind == "fisher", kind == "logit"],
-            [1 / x, 1 / (1 - x**2), 1 / (x * (1 - x))],
-            1.0,
-        )
-        ends = [centre - h * slope, centre + h * slope]
-        lower, upper = (
-            np.select(
-                [kind == "log", kind == "fisher", kind == "logit"],
-                [np.exp(end), np.tanh(end), 1 / (1 + np.exp(-end))],
-                end,
-            )
-            for end in ends
-        )
-    return lower, upper
+        width = np.asarray(half, dtype=np.float64) * slope
+        return from_scale(scale, centre - width), from_scale(scale, centre + width)
 
 
 def coverage(ci_level: float, alpha: float | None) -> float:

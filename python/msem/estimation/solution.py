@@ -392,10 +392,7 @@ class Solution(Translated):
 
         With ``ci="transformed"`` variances that are positive have theirs on the logarithmic scale, all else its own.
         """
-        if self.options.ci == "wald":
-            return ["identity"] * len(self.table.rows)
-        rows = zip(self.table.rows, self.row_values, strict=True)
-        return ["log" if r.op == "~~" and r.lhs == r.rhs and x > 0 else "identity" for r, x in rows]
+        return row_scales(self.table, self.row_values, self.options.ci)
 
     @property
     def reference_df(self) -> pd.Series:
@@ -411,10 +408,20 @@ class Solution(Translated):
         else:
             independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
         df = reference_df(self.table, self.sample.statistics, independent)
-        design = self.sample.design
-        if spread and design is not None:
-            df = np.minimum(df, design.df)
+        if self.design_df is not None:
+            df = np.minimum(df, self.design_df)
         return pd.Series(df, index=list(self.table.names()), name="df")
+
+    @property
+    def design_df(self) -> int | None:
+        """Degrees of freedom of variances that come from the design of the sample; None where they do not.
+
+        Primary sampling units less strata (Korn & Graubard, 1999); of replicate weights the linearly independent ones
+        less one.
+        """
+        design = self.sample.design
+        spread = self.options.se in (*DESIGN_BASED, "bootstrap")
+        return design.df if spread and design is not None else None
 
     # -- the sample --------------------------------------------------------------------------------------------
 
@@ -592,6 +599,14 @@ class Solution(Translated):
             discrepancy=None if known is None else known.in_sample(estimate, sample),
             bootstrapped=None,
         )
+
+
+def row_scales(table: ParameterTable, values: Floats, ci: str) -> list[str]:
+    """On which scale the interval of each row is symmetric; see `Solution.interval_scales`."""
+    if ci == "wald":
+        return ["identity"] * len(table.rows)
+    rows = zip(table.rows, values, strict=True)
+    return ["log" if r.op == "~~" and r.lhs == r.rhs and x > 0 else "identity" for r, x in rows]
 
 
 def without_ordered(

@@ -6,33 +6,73 @@ the estimates between imputations, the pooled covariance matrix is T = W + (1 + 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import f_pvalue, student_halfwidth, student_pvalue, wald_statistic
+from msem.distributions import SCALES, f_pvalue
 from msem.entry import entries, entry
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.lookup import parameter_series
+from msem.estimation.problems import status_of
+from msem.estimation.solution import row_scales
 from msem.fits.fit import Fit
+from msem.fits.reporting import level_titles, method_rows
+from msem.fits.rubin import pooled_frame
 from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
 from msem.language.characters import pieces
 from msem.model.functions import compile_expressions
 from msem.model.levels import Level, rows_at
-from msem.model.partable import ParameterTable
+from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
-from msem.printing import frame_html, frame_text
-from msem.settings import require_choice, several
+from msem.output.sections import Section, sample_section
+from msem.output.summary import SummaryInputs, render_html, render_text
+from msem.output.tables import hidden_rows
+from msem.postestimation.constraints import defined
+from msem.postestimation.effects import contextual_effects, effects
+from msem.postestimation.fit_measures import chosen_measures
+from msem.postestimation.icc import icc_table
+from msem.postestimation.reliability import reliability
+from msem.postestimation.standardized import rsquare, standardized
+from msem.postestimation.variance_partition import variance_partition
+from msem.settings import Reference, ResolvedSettings, require_choice, several
+from msem.version import __version__
 
 Floats = NDArray[np.float64]
+MEANS = {
+    "chisq": "Chi-square",
+    "chisq_scaled": "Chi-square, scaled",
+    "df": "Degrees of freedom",
+    "cfi": "CFI",
+    "cfi_robust": "CFI, robust",
+    "tli": "TLI",
+    "tli_robust": "TLI, robust",
+    "rmsea": "RMSEA",
+    "rmsea_robust": "RMSEA, robust",
+    "srmr": "SRMR",
+    "srmr_within": "SRMR, within",
+    "srmr_between": "SRMR, between",
+    "logl": "Log-likelihood",
+    "aic": "AIC",
+    "bic": "BIC",
+}
+MANY = 10_000  # degrees of freedom from which on Student's t is normal to all digits of a summary
+_DEFINED = Parameter("", ":=", "", 0, 0)  # what tables have below the rows of the model
 RatioMethod = Literal["D2", "D3", "D4"]
-KEY = ["lhs", "op", "rhs", "level", "group", "label"]
+Scale = Literal["identity", "log", "fisher", "fisher_root", "logit"]
+SCALE_TEXTS = {
+    "identity": "",
+    "fisher": ", on Fisher's scale",
+    "fisher_root": ", on Fisher's scale of their roots",
+    "logit": ", on the logit scale",
+    "rows": ", correlations on Fisher's scale",
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +172,38 @@ def _tested(method: str, statistic: float, k: float, df: float, r: float) -> Poo
     return PooledTest(method, float(statistic), float(k), float(df), f_pvalue(statistic, k, df), float(r))
 
 
+def _asked(
+    question: Callable[..., pd.DataFrame], scale: Scale | Callable[[pd.DataFrame], list[Scale]] = "identity"
+) -> Any:
+    """The question about a fit as one about pooled fits: what each says, pooled on a scale."""
+    name = question.__name__
+
+    @wraps(question)
+    def answer(pooled: Pooled, *args: Any, **options: Any) -> pd.DataFrame:
+        if options.get("method", "delta") != "delta":
+            raise UnsupportedError(
+                f"{name}(): intervals of pooled fits are those of Student's t about the pooled estimate, and not "
+                f"percentiles of draws: leave out method={options['method']!r}"
+            )
+        frames = [getattr(fit, name)(*args, **options) for fit in pooled.fits]
+        kinds = [scale] * len(frames[0]) if isinstance(scale, str) else scale(frames[0])
+        return pooled._frame(frames, kinds, options.get("ci_level", 0.95))
+
+    how = SCALE_TEXTS[scale if isinstance(scale, str) else "rows"]
+    note = (
+        f"Pooled by Rubin's rules from what each fit says{how}, see `of`:\n    with t, df and pvalue in the place "
+        "of z and pvalue, and columns riv and fmi."
+    )
+    answer.__doc__ = (question.__doc__ or "").replace("\n\n", f"\n\n    {note}\n\n", 1)
+    return answer
+
+
+def _correlations(frame: pd.DataFrame) -> list[Scale]:
+    """Correlations of a standardized solution have Fisher's scale, other rows their own."""
+    rows = zip(frame["lhs"], frame["op"], frame["rhs"], strict=True)
+    return ["fisher" if op == "~~" and lhs != rhs else "identity" for lhs, op, rhs in rows]
+
+
 @entries
 @dataclass(frozen=True, eq=False)
 class Pooled(Translated):
@@ -194,47 +266,140 @@ class Pooled(Translated):
         """Pooled standard errors."""
         return parameter_series(self.table, np.sqrt(np.diag(self.cov_params())), "se")
 
-    def estimates(self, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
-        """All rows of the parameter table, defined parameters last.
+    def of(
+        self,
+        question: Callable[[Any], pd.DataFrame],
+        *,
+        scale: Scale | Sequence[Scale] = "identity",
+        ci_level: float = 0.95,
+    ) -> pd.DataFrame:
+        """Pool what any question about the fits gives.
 
         Parameters
         ----------
-        level : {1, 2, "within", "between"}, optional
-            Rows of this level only.
+        question : callable
+            From a fit to a table with a column se, whose estimate is the column before it:
+            ``lambda fit: fit.effects("y", "x")``. What is asked often is a method: `standardized`, `rsquare`,
+            `effects`, `contextual_effects`, `defined`, `icc_table`, `reliability`, `variance_partition`.
+        scale : {"identity", "log", "fisher", "fisher_root", "logit"}, or one for each row
+            Scale on which estimates are averaged and intervals are symmetric: logarithm for what is positive, Fisher's
+            z for correlations, Fisher's z of the root for explained variances, logit for shares.
         ci_level : float
             Coverage of the intervals.
 
         Returns
         -------
         DataFrame
+            Columns of the table with t, df and pvalue in the place of z and pvalue, then riv (relative increase in
+            variance because of missing values) and fmi (fraction of missing information). Numbers without a standard
+            error are means.
+
+        Raises
+        ------
+        ModelError
+            If the tables have other rows, or no standard errors.
+
+        References
+        ----------
+        Barnard & Rubin (1999). Small-sample degrees of freedom with multiple imputation. Biometrika, 86, 948-955.
+        Harel (2009). The estimation of R2 and adjusted R2 in incomplete data sets using multiple imputation. Journal of
+        Applied Statistics, 36, 1109-1118.
+        """
+        frames = [question(fit) for fit in self.fits]
+        if any(not isinstance(frame, pd.DataFrame) for frame in frames) or not any(
+            str(name) == "se" or str(name).endswith("_se") for name in frames[0]
+        ):
+            raise ModelError("what is pooled are tables with a column se, such as fit.effects() gives")
+        kinds = [scale] * len(frames[0]) if isinstance(scale, str) else list(scale)
+        for kind in kinds:
+            require_choice("scale", kind, SCALES)
+        return self._frame(frames, kinds, ci_level)
+
+    def _frame(
+        self,
+        frames: Sequence[pd.DataFrame],
+        scales: Sequence[str],
+        ci_level: float,
+        limits: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        most = np.inf if self.design_df is None else self.design_df
+        return pooled_frame(frames, scales, complete_df=most, ci_level=ci_level, limits=limits)
+
+    @property
+    def design_df(self) -> int | None:
+        """Degrees of freedom of a design with which one data set has standard errors; see `Fit.design_df`."""
+        found = [fit.design_df for fit in self.fits if fit.design_df is not None]
+        return min(found, default=None)
+
+    def estimates(
+        self,
+        *,
+        standardized: bool = False,
+        level: Level | None = None,
+        ci_level: float = 0.95,
+        reference: Reference = "normal",
+    ) -> pd.DataFrame:
+        """All rows of the parameter table, defined parameters last.
+
+        Parameters
+        ----------
+        standardized : bool
+            Add means of std_lv, std_all and std_nox; standard errors of these are those of `standardized`.
+        level : {1, 2, "within", "between"}, optional
+            Rows of this level only.
+        ci_level : float
+            Coverage of the intervals.
+        reference : {"normal", "t"}
+            Distribution of one data set without missing values. With "t" its degrees of freedom are `Fit.reference_df`.
+
+        Returns
+        -------
+        DataFrame
             Columns lhs, op, rhs, level, group, label, est, se, t, df, pvalue, ci_lower, ci_upper, riv (relative
             increase in variance because of missing values) and fmi (fraction of missing information). df are (m - 1)
-            (1 + 1/riv)^2 (Rubin, 1987), and fmi is (riv + 2 / (df + 3)) / (1 + riv).
+            (1 + 1/riv)^2 (Rubin, 1987), with `reference="t"`, and of designs with primary sampling units, strata or
+            replicate weights, those of Barnard and Rubin (1999), which are fewer than one data set has. fmi is
+            (riv + 2 / (v + 3)) / (1 + riv), v Rubin's.
         """
-        frames = [fit.estimates() for fit in self.fits]
-        est = np.array([frame["est"] for frame in frames])
-        variance = np.array([frame["se"] for frame in frames]) ** 2
-        w, b = variance.mean(axis=0), (1 + 1 / self.m) * est.var(axis=0, ddof=1)
-        estimated = w > 0
-        riv = np.divide(b, w, out=np.full(len(w), np.nan), where=estimated)
-        with np.errstate(divide="ignore"):
-            df = (self.m - 1) * (1 + 1 / riv) ** 2
-        se = np.where(w == 0, 0.0, np.sqrt(w + b))
-        t = wald_statistic(est.mean(axis=0), se)
-        half = np.where(se == 0, 0.0, student_halfwidth(ci_level, df) * se)
-        numbers = {
-            "est": est.mean(axis=0),
-            "se": se,
-            "t": t,
-            "df": df,
-            "pvalue": student_pvalue(t, df),
-            "ci_lower": est.mean(axis=0) - half,
-            "ci_upper": est.mean(axis=0) + half,
-            "riv": riv,
-            "fmi": (riv + np.where(np.isfinite(df), 2 / (df + 3), 0.0)) / (1 + riv),
-        }
-        frame = frames[0][KEY].assign(**numbers)
+        frames = [fit.estimates(standardized=standardized, reference=reference) for fit in self.fits]
+        scales = ["identity"] * len(frames[0])
+        options, values = self.fits[0].options, np.mean([frame["est"] for frame in frames], axis=0)
+        of_rows = row_scales(self.table, values[: len(self.table.rows)], options.ci)
+        frame = self._frame(frames, scales, ci_level, [*of_rows, *scales[len(of_rows) :]])
         return rows_at(frame, level, self.table)
+
+    standardized = _asked(standardized, _correlations)
+    rsquare = _asked(rsquare, "fisher_root")
+    defined = _asked(defined)
+    effects, contextual_effects = _asked(effects), _asked(contextual_effects)
+    icc_table = _asked(icc_table, "fisher")
+    reliability = _asked(reliability, "logit")
+    variance_partition = _asked(variance_partition, "fisher_root")
+
+    def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
+        """Means of the fit measures of the imputations, as Mplus gives them.
+
+        They are means of what the fits say, no measures of a pooled test; that is `chisq_test`. There are no p-values
+        and no intervals among them, whose means mean nothing.
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            Some of the measures; default: all.
+
+        Returns
+        -------
+        Series
+
+        Raises
+        ------
+        ModelError
+            If there is no such measure.
+        """
+        frame = pd.DataFrame([fit.fit_measures() for fit in self.fits])
+        frame = frame[[name for name in map(str, frame) if "pvalue" not in name and "_ci_" not in name]]
+        found = frame.mean().where(frame.notna().all())
+        return found if names is None else chosen_measures(found, names)
 
     def wald_test(self, hypotheses: str | Sequence[str]) -> PooledTest:
         """Test hypotheses about the parameters jointly, by D1.
@@ -264,6 +429,12 @@ class Pooled(Translated):
             )
         return pooled_wald(functions.values(theta), within, between, self.m)
 
+    @property
+    def _statistics(self) -> list[float]:
+        """Chi-squares of the imputations, the scaled ones where the fits have them."""
+        measures = [fit.fit_measures() for fit in self.fits]
+        return [float(one.get("chisq_scaled", one.get("chisq", np.nan))) for one in measures]
+
     def chisq_test(self, method: Literal["D2", "D4"] = "D4") -> PooledTest:
         """Test the model against the saturated one.
 
@@ -271,7 +442,8 @@ class Pooled(Translated):
         ----------
         method : {"D4", "D2"}
             "D4" fits the imputations once more, stacked; "D2" needs the chi-squares only, and is a rough one. It is the
-            only one with weights, primary sampling units or strata, where it takes the scaled chi-squares.
+            only one with weights, primary sampling units or strata. "D2" takes the scaled chi-squares of fits that have
+            such.
 
         Returns
         -------
@@ -294,10 +466,9 @@ class Pooled(Translated):
                 "the likelihood ratio of a sample with weights, primary sampling units or strata is no chi-square: "
                 'take method="D2", which pools the scaled ones'
             )
-        name = "chisq_scaled" if surveyed else "chisq"
-        chisq = [float(fit.fit_measures()[name]) for fit in self.fits]
         if method == "D2":
-            return pooled_statistics(chisq, df)
+            return pooled_statistics(self._statistics, df)
+        chisq = [float(fit.fit_measures()["chisq"]) for fit in self.fits]
         stacked = self.stacked
         value = 2 * (stacked.unrestricted_llf - stacked.llf) / self.m
         return pooled_ratio(float(np.mean(chisq)), value, df, self.m, "D4")
@@ -374,14 +545,105 @@ class Pooled(Translated):
             data.loc[ids.isna().to_numpy(), first.settings.cluster] = np.nan
         return first.changed(None, data, None, options)
 
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    @property
+    def nclusters(self) -> float | None:
+        """Clusters of one imputed data set; None for a single-level model without any."""
+        counts = [fit.nclusters for fit in self.fits if fit.nclusters is not None]
+        return float(np.mean(counts)) if counts else None
+
+    @property
+    def options(self) -> ResolvedSettings:
+        """How the model was read, estimated and tested."""
+        return self.fits[0].options
+
+    @property
+    def status(self) -> str:
+        """The most serious of the problems of any imputation, or "ok"; see `Fit.status`."""
+        return status_of([problem for fit in self.fits for problem in fit.problems])
+
+    def summary(self, *, fit_measures: bool = False, standardized: bool = False, ci: bool = False) -> str:
+        """Text in the layout of `Fit.summary`.
+
+        Parameters
+        ----------
+        fit_measures : bool
+            Add means of fit measures.
+        standardized : bool
+            Add means of standardized estimates.
+        ci : bool
+            Add confidence intervals.
+        """
+        return render_text(self._shown(fit_measures, standardized, ci))
+
+    def to_html(self, *, fit_measures: bool = True, standardized: bool = False, ci: bool = False) -> str:
+        """The summary as one HTML element; see `summary`."""
+        return render_html(self._shown(fit_measures, standardized, ci))
+
+    def _shown(self, full: bool, standardized: bool, ci: bool) -> SummaryInputs:
+        frame = self.estimates(standardized=standardized).drop(columns="riv")
+        frame["df"] = [f"{df:.0f}" if df < MANY else "many" for df in frame["df"]]
+        how = (
+            ("Estimator", self.options.estimator),
+            ("Number of model parameters", self.npar),
+            ("Number of imputations", self.m),
+        )
+        sample = sample_section(nobs=self.nobs, nclusters=self.nclusters, cluster=self.options.cluster)
+        single = not self.table.multilevel
+        return SummaryInputs(
+            title=f"msem {__version__}: {self.m} fits, pooled by Rubin's rules",
+            messages=self._messages,
+            header=(Section("", how), sample),
+            fit=self._test_sections(full),
+            method=method_rows(self.options, single_level=single),
+            levels=level_titles(self.options, self.table.nlevels),
+            groups=dict(enumerate(self.table.group_labels, 1)),
+            estimates=frame,
+            hidden=hidden_rows(
+                (*self.table.rows, *[_DEFINED] * (len(frame) - len(self.table.rows))),
+                frame["est"].to_numpy(),
+            ),
+            ci=ci,
+        )
+
+    @property
+    def _messages(self) -> tuple[str, ...]:
+        """Problems of the fits, each with the imputations that have it."""
+        found: dict[str, list[int]] = {}
+        for k, fit in enumerate(self.fits, 1):
+            for text in map(str, fit.problems):
+                found.setdefault(text, []).append(k)
+        return tuple(f"imputation {', '.join(map(str, who))}: {text}" for text, who in found.items())
+
+    def _test_sections(self, full: bool) -> tuple[Section, ...]:
+        measures = self.fit_measures()
+        shown = [name for name in MEANS if full and np.isfinite(measures.get(name, np.nan))]
+        means = tuple((MEANS[name], float(measures[name])) for name in shown)
+        return (*self._pooled_test, Section("Means of Fit Measures", means))
+
+    @property
+    def _pooled_test(self) -> tuple[Section, ...]:
+        statistics = self._statistics
+        if not np.isfinite(statistics).all() or self.fits[0].df <= 0:
+            return ()
+        test = pooled_statistics(statistics, self.fits[0].df)
+        rows = (
+            ("F", test.statistic),
+            ("Degrees of freedom", test.df),
+            ("Degrees of freedom, denominator", test.df_denominator),
+            ("P-value", test.pvalue),
+        )
+        return (Section("Model Test User Model, D2", rows),)
+
     def __str__(self) -> str:
-        return f"{self.m} imputations, pooled by Rubin's rules\n\n{frame_text(self.estimates())}"
+        return self.summary()
 
     def __repr__(self) -> str:
-        return f"<msem.Pooled: {self.m} fits of {self.npar} parameters>"
+        return f"<msem.Pooled: {self.m} fits of {self.npar} parameters, status {self.status!r}>"
 
     def _repr_html_(self) -> str:
-        return frame_html(self.estimates())
+        return self.to_html()
 
 
 def _whole(fit: Fit | SavedFit) -> Fit:

@@ -14,6 +14,7 @@ from msem.data.storage import replacing
 from msem.entry import entries, entry, options_of
 from msem.errors import DataError, ModelError
 from msem.fits.fit import Fit
+from msem.fits.pooling import Pooled
 from msem.fits.reporting import inner_counts
 from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
@@ -23,6 +24,7 @@ from msem.settings import require_choice, several
 from msem.version import __version__
 
 Show = Literal["se", "ci", "pvalue", "stars", "std_all", "std_lv", "std_nox"]
+Shown = Fit | SavedFit | Pooled
 BOUNDS = (0.05, 0.01, 0.001)
 SECTIONS = {
     "=~": "Loadings",
@@ -166,14 +168,14 @@ def _escaped(text: str) -> str:
 
 @entry
 def table(
-    *fits: Fit | SavedFit | Mapping[str, Fit | SavedFit] | Sequence[Fit | SavedFit],
+    *fits: Shown | Mapping[str, Shown] | Sequence[Shown],
     show: Show | Sequence[Show] = ("se", "stars"),
     ops: str | Sequence[str] | None = None,
     fit_measures: str | Sequence[str] | None = None,
     digits: int = 3,
     apa: bool = False,
     ci_level: float = 0.95,
-    **named: Fit | SavedFit,
+    **named: Shown,
 ) -> PublicationTable:
     """Put fits side by side as a table for publication.
 
@@ -220,8 +222,10 @@ def table(
         require_choice("show", name, get_args(Show))
     given = named_fits("table", fits, named, options=options_of(table))
     for name, fit in given.items():
-        if not isinstance(fit, Fit | SavedFit):
-            raise ModelError(f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, or saved ones")
+        if not isinstance(fit, Fit | SavedFit | Pooled):
+            raise ModelError(
+                f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, saved or pooled ones"
+            )
     standardized = tuple(name for name in shown if name in HEADINGS)
     kept = None if ops is None else several(ops)
     parts: dict[tuple[str, str], pd.Series] = {}
@@ -241,9 +245,7 @@ def table(
     return PublicationTable(frame, _notes(given, shown, ci_level))
 
 
-def _rows(
-    fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float, *, standardized: bool
-) -> pd.DataFrame:
+def _rows(fit: Shown, ops: Sequence[str] | None, ci_level: float, *, standardized: bool) -> pd.DataFrame:
     """Estimates by section and row."""
     frame = fit.estimates(standardized=standardized, ci_level=ci_level)
     rows = (*fit.table.rows, *[None] * (len(frame) - len(fit.table.rows)))
@@ -303,7 +305,7 @@ def pvalue_text(value: float, digits: int, apa: bool, name: str = "") -> str:
 
 
 def _below(
-    given: Mapping[str, Fit | SavedFit],
+    given: Mapping[str, Shown],
     parts: Mapping[tuple[str, str], pd.Series],
     wanted: str | Sequence[str] | None,
     digits: int,
@@ -313,11 +315,11 @@ def _below(
     columns: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     first = {name: next(key for key in parts if key[0] == name) for name in given}
     for name, fit in given.items():
-        column = {("Sample", "Units"): f"{fit.nobs}"}
+        column = {("Sample", "Units"): _count(fit.nobs)}
         if fit.nclusters is not None:
             inner = inner_counts(fit.options, tuple(fit.groups.values())) if isinstance(fit, Fit) else {}
             highest = f"Clusters: {fit.options.cluster}" if inner else "Clusters"
-            column["Sample", highest] = f"{fit.nclusters}"
+            column["Sample", highest] = _count(fit.nclusters)
             column |= {("Sample", f"Clusters: {name}"): f"{count:.0f}" for name, count in inner.items()}
         column["Sample", "Parameters"] = f"{fit.npar}"
         measures = fit.fit_measures()
@@ -339,7 +341,12 @@ def _below(
     return frame.reindex(columns=pd.MultiIndex.from_tuples(parts), fill_value="")
 
 
-def _notes(given: Mapping[str, Fit | SavedFit], show: Sequence[str], ci_level: float) -> tuple[str, ...]:
+def _count(number: float) -> str:
+    """A number of units; a mean over imputations need not be whole."""
+    return f"{number:.0f}" if number == round(number) else f"{number:.1f}"
+
+
+def _notes(given: Mapping[str, Shown], show: Sequence[str], ci_level: float) -> tuple[str, ...]:
     estimators = {name: fit.options.estimator for name, fit in given.items()}
     same = len(set(estimators.values())) == 1
     how = next(iter(estimators.values())) if same else ", ".join(f"{n}: {e}" for n, e in estimators.items())
@@ -352,5 +359,9 @@ def _notes(given: Mapping[str, Fit | SavedFit], show: Sequence[str], ci_level: f
     notes = [beside[name] for name in show if name in beside]
     scaled = " Chi-square and the measures that follow from it are scaled." if robust else ""
     odd = [f"{name}: {fit.status}" for name, fit in given.items() if fit.status != "ok"]
+    pooled = {fit.m for fit in given.values() if isinstance(fit, Pooled)}
+    if pooled:
+        counts = " or ".join(map(str, sorted(pooled)))
+        notes.append(f"Pooled over {counts} imputations by Rubin's rules; fit measures are means over these.")
     status = [f"Status other than ok: {', '.join(odd)}."] if odd else []
     return (" ".join([*notes, f"Estimator {how}.{scaled}", *status, f"msem {__version__}."]),)

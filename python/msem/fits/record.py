@@ -30,6 +30,7 @@ CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as",
            "converged", "problems", "rows", "est", "se", *STANDARDIZED, "covariance", "llf", "unrestricted_llf",
            "fit_measures")  # fmt: skip
 
+OPTIONAL = ("reference_df", "design_df")  # files of before there were these do not have them
 
 OTHER_FORMATS = (
     ".csv", ".docx", ".html", ".md", ".parquet", ".pdf", ".pickle", ".pkl", ".png", ".rds", ".svg", ".tex", ".xlsx"
@@ -85,6 +86,8 @@ def _content(fit: Solution) -> dict[str, Any]:
         "rows": [[getattr(row, name) for name in ROW] for row in rows],
         **{name: numbers(frame[name]) for name in ("est", "se", *STANDARDIZED)},
         "covariance": [numbers(row) for row in fit.vcov],
+        "reference_df": numbers(fit.reference_df),
+        "design_df": fit.design_df,
         "llf": number(fit.llf),
         "unrestricted_llf": number(fit.unrestricted_llf),
         "fit_measures": {str(name): number(value) for name, value in measures(fit).items()},

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,15 @@ from msem.data.sample import Origin
 from msem.data.storage import Fields, signed, verified, write_json
 from msem.distributions import coverage, normal_halfwidth, normal_pvalue
 from msem.entry import entries
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 from msem.estimation.lookup import parameter_series
 from msem.estimation.problems import Problem, status_of
+from msem.estimation.solution import row_scales
 from msem.fits.fit import Fit
-from msem.fits.record import CONTENT, FORMAT, ROW, STANDARDIZED, numbers
+from msem.fits.record import CONTENT, FORMAT, OPTIONAL, ROW, STANDARDIZED, numbers
 from msem.fits.reporting import level_titles, measure_sections, method_rows, tested_against, title
 from msem.language.syntax import parse
+from msem.model.equality import sort_constraints
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
@@ -30,9 +32,10 @@ from msem.output.sections import Section, sample_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
+from msem.postestimation.estimates import rows_df
 from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.tidy import ForTables, glance, tidy
-from msem.settings import ResolvedSettings
+from msem.settings import Reference, ResolvedSettings, require_choice
 
 Floats = NDArray[np.float64]
 
@@ -81,7 +84,7 @@ class SavedFit(Translated, ForTables):
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Self:
-        known = Fields(dict(content), ("format", "version", *CONTENT))
+        known = Fields(dict(content), ("format", "version", *CONTENT), OPTIONAL)
         # files of before there were random slopes have rows without the last field
         rows = tuple(
             Parameter(**dict(zip(ROW, row, strict=len(row) != len(ROW) - 1))) for row in content["rows"]
@@ -89,16 +92,25 @@ class SavedFit(Translated, ForTables):
         count = len(rows)
         arrays = {name: known.numbers(name, count, gaps=True) for name in ("est", "se", *STANDARDIZED)}
         options = _options(content["options"])
+        syntax = parse(str(content["model"]))
+        labels = {row.label for row in rows if row.label and row.op != ":="}
         table = ParameterTable(
-            tuple(row for row in rows if row.op != ":="),
+            tuple(
+                row._replace(value=float(value))
+                for row, value in zip(rows, arrays["est"], strict=True)
+                if row.op != ":="
+            ),
             nlevels=known.whole("nlevels"),
             ngroups=max(len(known.texts("groups")), 1),
             group_labels=tuple(known.texts("groups")),
-            syntax=parse(str(content["model"])),
+            syntax=syntax,
+            defined=sort_constraints(syntax, labels)[2],
             clusters=options.cluster_columns,
         )
         npar = table.npar
         arrays["covariance"] = known.numbers("covariance", npar, npar, gaps=True)
+        if "reference_df" in content:
+            arrays["reference_df"] = known.numbers("reference_df", npar, gaps=True)
         problems = tuple(Problem(*map(str, problem)) for problem in content["problems"])
         return cls(
             {**content, **arrays},
@@ -111,6 +123,7 @@ class SavedFit(Translated, ForTables):
     def save(self, path: Any) -> None:
         """Write the file again."""
         columns = {name: numbers(self.content[name]) for name in ("est", "se", *STANDARDIZED)}
+        columns |= {name: numbers(self.content[name]) for name in OPTIONAL[:1] if name in self.content}
         covariance = [numbers(row) for row in self.content["covariance"]]
         write_json(path, signed({**self.content, **columns, "covariance": covariance}))
 
@@ -167,6 +180,32 @@ class SavedFit(Translated, ForTables):
         return _or_nan(self.content["unrestricted_llf"])
 
     @property
+    def design_df(self) -> int | None:
+        """Degrees of freedom of variances that come from the design of the sample; see `Fit.design_df`.
+
+        None also where the file is of an older msem, which did not write them.
+        """
+        df = self.content.get("design_df")
+        return None if df is None else int(df)
+
+    @property
+    def reference_df(self) -> pd.Series:
+        """Degrees of freedom of t references; see `Fit.reference_df`.
+
+        Raises
+        ------
+        UnsupportedError
+            If the file is of an older msem, which did not write them.
+        """
+        if "reference_df" not in self.content:
+            raise UnsupportedError(
+                f"the file was written by msem {self.version}, which saved no degrees of freedom of t references: "
+                "save the fit again"
+            )
+        df = self.content["reference_df"]
+        return pd.Series(df, index=list(self.table.names()), name="df", dtype=float)
+
+    @property
     def origin(self) -> Origin:
         """What the data were."""
         return Origin(given_as=str(self.content["given_as"]), dropped_rows=int(self.content["dropped_rows"]))
@@ -213,15 +252,26 @@ class SavedFit(Translated, ForTables):
         return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
 
     def estimates(
-        self, *, standardized: bool = False, level: Level | None = None, ci_level: float = 0.95
+        self,
+        *,
+        standardized: bool = False,
+        level: Level | None = None,
+        ci_level: float = 0.95,
+        reference: Reference = "normal",
     ) -> pd.DataFrame:
         """All rows of the parameter table; see `Fit.estimates`."""
+        require_choice("reference", reference, get_args(Reference))
         extra = {name: self.content[name] for name in STANDARDIZED} if standardized else {}
         frame = estimates_frame(
             (*self.table.rows, *self.defined_rows),
             self.content["est"],
             self.content["se"],
             ci_level=ci_level,
+            df=rows_df(self.table, self.reference_df) if reference == "t" else None,
+            scales=[
+                *row_scales(self.table, self.content["est"][: len(self.table.rows)], self.options.ci),
+                *["identity"] * len(self.defined_rows),
+            ],
             extra=extra,
         )
         return rows_at(frame, level, self.table)

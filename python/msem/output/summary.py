@@ -26,11 +26,12 @@ HEADINGS = {
     "ci_lower": "ci.lower",
     "ci_upper": "ci.upper",
     "se_naive": "Naive.SE",
+    "fmi": "FMI",
     "std_lv": "Std.lv",
     "std_all": "Std.all",
     "std_nox": "Std.nox",
 }
-TESTS = ("se", "z", "t", "df", "pvalue", "ci_lower", "ci_upper", "se_naive")
+TESTS = ("se", "z", "t", "df", "pvalue", "ci_lower", "ci_upper", "se_naive", "fmi")
 Row = dict[str, Any]
 KEYS = ("lhs", "op", "rhs", "level", "group", "label")
 

@@ -13,7 +13,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution, cached
 from msem.language.characters import outside_quotes
 from msem.model.functions import Functions, defined_functions, defined_rows
-from msem.model.partable import Parameter
+from msem.model.partable import Parameter, ParameterTable
 from msem.output.tables import estimates_frame
 from msem.postestimation.delta import Intervals, MonteCarlo, derive, draw
 
@@ -117,10 +117,12 @@ def definition_values(fit: Solution) -> tuple[Floats, Floats]:
     return found.est, found.se
 
 
-def definition_df(fit: Solution) -> Floats:
+def definition_df(table: ParameterTable, reference_df: pd.Series) -> Floats:
     """Degrees of freedom of t references: the fewest of the parameters that a definition depends on."""
-    df = fit.reference_df.to_numpy(dtype=float)
-    used = [compiled_definitions(fit).core.variables(i) for i in range(len(definition_rows(fit)))]
+    if not table.defined:
+        return np.empty(0)
+    df, functions = reference_df.to_numpy(dtype=float), defined_functions(table)
+    used = [functions.core.variables(i) for i in range(len(defined_rows(table)))]
     return np.array([min((df[k] for k in own), default=np.nan) for own in used], dtype=float)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, rows_at
+from msem.model.partable import ParameterTable
 from msem.output.tables import estimates_columns
 from msem.postestimation.constraints import (
     defined,
@@ -67,7 +68,7 @@ def estimate_columns(
     """The columns of `estimates`, as lists and arrays."""
     require_choice("reference", reference, get_args(Reference))
     est, se = fit.row_values, fit.row_errors
-    df = _row_df(fit) if reference == "t" else None
+    df = rows_df(fit.table, fit.reference_df) if reference == "t" else None
     extra: dict[str, Floats] = {}
     if standardized:
         variances = {
@@ -116,8 +117,8 @@ def to_frame(
     return estimates(fit, standardized=standardized, level=level, ci_level=ci_level)
 
 
-def _row_df(fit: Solution) -> Floats:
+def rows_df(table: ParameterTable, reference_df: pd.Series) -> Floats:
     """Degrees of freedom of every row, defined parameters last: nan where nothing is estimated."""
-    free = np.array([r.free for r in fit.table.rows])
-    df: Floats = np.append(fit.reference_df.to_numpy(), np.nan)[free - 1]
-    return np.append(np.where(free > 0, df, np.nan), definition_df(fit))
+    free = np.array([r.free for r in table.rows])
+    df: Floats = np.append(reference_df.to_numpy(dtype=float), np.nan)[free - 1]
+    return np.append(np.where(free > 0, df, np.nan), definition_df(table, reference_df))
