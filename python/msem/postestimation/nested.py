@@ -24,6 +24,7 @@ from msem.estimation.optimize import minimize
 from msem.model.partable import Parameter
 from msem.model.references import Key, key_of
 from msem.postestimation.reduced_form import reduced_form, reduced_keys
+from msem.postestimation.slope_nesting import SlopeSpace
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     Embedding
     """
     if _without_moments(small, large):
-        return embed_by_rows(small, large)
+        return _embed_slopes(small, large)
     if _integrates(small, large):
         return _embed_reduced(small, large)
     mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
@@ -111,42 +112,48 @@ def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
     return Embedding(theta, max(value, 0.0), directions(small, large, theta, large.unbounded_tangent)[1])
 
 
-def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
-    """The same by the rows of the parameter tables, for models without moments that could be compared.
+def _embed_slopes(small: Estimate, large: Estimate) -> Embedding:
+    """The same for models with random slopes: by the rows of their tables, or by what they imply about the data."""
+    if not large.table.constraints and _rows_agree(small, large):
+        return Embedding(_by_rows(small, large)[0], 0.0, 0.0)
+    space = SlopeSpace.of(small, large)
+    if space is None:
+        return Embedding(large.theta, np.inf, 0.0)
+    target, _ = space.moments(small.objective, small.theta)
+    starts = [large.theta] if large.table.constraints else [large.theta, _by_rows(small, large)[0]]
+    value, theta = min((space.nearest(target, large, start) for start in starts), key=lambda found: found[0])
+    units = sum(s.nobs for s in large.objective.statistics)
+    return Embedding(theta, units * value, directions(small, large, theta, large.unbounded_tangent)[1])
+
+
+def _rows_agree(small: Estimate, large: Estimate) -> bool:
+    """Whether the rows of the parameter tables say that one model contains another.
 
     A path that is random in the larger model and not in the smaller one is a slope without variance, whose mean it is.
 
     That suffices: whatever the larger model fixes is fixed at the same value in the smaller one, what only one of them
-    has a row for being 0 in the other, and no parameters of the larger one are shared or constrained.
-
-    Raises
-    ------
-    ModelError
-        If the larger model has constraints or shared parameters.
+    has a row for being 0 in the other, and what the larger one shares is shared.
     """
     rows = {_place(row): row for row in large.table.rows}
     ours = _beside(small, large)
-    free = [row for row in large.table.rows if row.free]
-    if large.table.constraints or len(free) > large.table.npar:
-        raise ModelError(
-            "models without saturated moments are compared by their parameters, and the larger one has constraints or "
-            "parameters that share a label: test them with fit.wald_test(...)"
-        )
-    gap = 0.0
+    shared: dict[int, set[tuple[int, float]]] = {}
     for place in rows.keys() | ours.keys():
         one, two = ours.get(place), rows.get(place)
-        if two is not None and (two.free or (two.exo and one is not None and one.exo)):
-            continue  # moments of fixed covariates are those of the sample
         value = 0.0 if two is None else two.value
         mine = 0.0 if one is None else one.value
+        if two is not None and (two.free or (two.exo and one is not None and one.exo)):
+            # moments of fixed covariates are those of the sample
+            free = 0 if one is None else one.free
+            shared.setdefault(two.free, set()).add((free, 0.0 if free or two.exo else mine))
+            continue
         slopes = {"" if row is None else row.slope for row in (one, two)}
         if (
             (one is not None and one.free)
             or not np.isclose(mine, value, rtol=1e-12, atol=0)
             or len(slopes) > 1
         ):
-            gap = np.inf
-    return Embedding(_by_rows(small, large)[0], gap, 0.0)
+            return False
+    return all(len(own) == 1 for free, own in shared.items() if free)
 
 
 def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
@@ -227,10 +234,14 @@ def directions(
     outside : float
         Relative length of the part of the tangents that was projected away.
     """
-    if _without_moments(small, large):
-        return _by_rows(small, large)[1] @ small.tangent, 0.0
     tangent = large.tangent if tangent is None else tangent
-    if _integrates(small, large):
+    if _without_moments(small, large):
+        space = SlopeSpace.of(small, large)
+        if space is None:
+            return _by_rows(small, large)[1] @ small.tangent, 0.0
+        inner = space.moments(small.objective, small.theta)[1] @ small.tangent
+        outer = space.moments(large.objective, theta)[1] @ tangent
+    elif _integrates(small, large):
         keys = reduced_keys(large, small)
         inner = reduced_form(small, keys).jacobian(small.theta) @ small.tangent
         outer = reduced_form(large, keys).jacobian(theta) @ tangent
