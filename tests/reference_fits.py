@@ -118,7 +118,7 @@ def column(case: str, name: str) -> Floats:
 
 def theta(case: str) -> Floats:
     """Their estimates as msem's parameter vector."""
-    out = np.full(fit(case).npar, np.nan)
+    out = np.full(fit(case).table.npar, np.nan)
     for row, value in zip(fit(case).table.rows, column(case, "est"), strict=True):
         if row.free:
             out[row.free - 1] = value

@@ -137,8 +137,8 @@ def test_solutions_satisfy_the_conditions_of_kuhn_and_tucker(constraints):
     rng = np.random.default_rng(1)
     core = found.objective.constraints
     for _ in range(50):
-        step = np.zeros(found.npar)
-        step[rng.integers(found.npar, size=3)] = rng.normal(size=3) * 1e-3
+        step = np.zeros(found.table.npar)
+        step[rng.integers(found.table.npar, size=3)] = rng.normal(size=3) * 1e-3
         near = found.params.to_numpy() + step
         bounds = found.estimate.table.rows
         inside = all(r.lower <= near[r.free - 1] <= r.upper for r in bounds if r.free)
@@ -199,6 +199,10 @@ def test_constraints_in_the_baseline_and_the_summary():
     assert (
         "Constraints, left less right side:\n\n  a == b                                         0.000" in text
     )
+    counts = {found.npar, int(found.fit_measures()["npar"]), int(found.glance()["npar"].iloc[0])}
+    assert counts == {FREE.npar - 1} == {round(found.aic / 2 + found.llf)}
+    assert len(found.params) == FREE.npar
+    assert msem.table(found).frame.loc[("Sample", "Parameters")].iloc[0] == str(FREE.npar - 1)
     assert "Defined Parameters:" in text
     assert text.index("Defined Parameters") > text.index("Level 2")
     assert "    q " in text
@@ -290,7 +294,7 @@ def test_another_optimiser_finds_the_same_point(constraints):
     found = fit(constraints)
     objective, core = found.objective, found.objective.constraints
     begin, scale = FREE.params.to_numpy(), FREE.bse.to_numpy()
-    rows = [next(r for r in found.table.rows if r.free == k + 1) for k in range(found.npar)]
+    rows = [next(r for r in found.table.rows if r.free == k + 1) for k in range(found.table.npar)]
     other = optimize.minimize(
         lambda z: objective.value(begin + scale * z),
         np.zeros(len(begin)),

@@ -262,3 +262,36 @@ def test_it_prints(demo: pd.DataFrame) -> None:
     of_groups = msem.invariance(ONE, demo.assign(g=demo["cluster"] % 2), group="g", steps="metric")
     with pytest.raises(msem.errors.ModelError, match="levels=True"):
         _ = of_groups.constructs
+
+
+def test_it_says_what_is_scaled_and_why_columns_are_blank(demo: pd.DataFrame) -> None:
+    two = "level: 1\n fw =~ y1 + y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
+    halves = demo.assign(half=demo["cluster"] % 2, odd=demo.index % 2)
+    robust = msem.invariance(
+        two, halves, group="half", cluster="cluster", estimator="MLR", steps=["configural", "metric"]
+    )
+    said = "Chi-square is scaled, CFI and RMSEA are robust."
+    assert said in str(robust)
+    assert said in robust.table().notes[0]
+    assert said in robust._repr_html_()
+    measures = robust.fits["metric"].fit_measures()
+    shown = robust.models.loc["metric"]
+    assert [shown["chisq"], shown["cfi"], shown["rmsea"]] == list(
+        measures[["chisq_scaled", "cfi_robust", "rmsea_robust"]]
+    )
+    plain = str(msem.invariance(two, halves, group="half", cluster="cluster", steps=["metric"]))
+    assert "scaled" not in plain
+    assert "Empty" not in plain
+    assert "Against" not in plain
+    assert "What to free next" in plain
+    first = msem.invariance(two, halves, group="half", cluster="cluster", steps=["configural"])
+    assert "Empty" not in str(first)
+    assert "What to free next" not in str(first)
+    assert first._repr_html_().count("<table") == 1
+    one = "f =~ y1 + y2 + y3"
+    clustered = msem.invariance(one, halves, group="half", cluster="cluster")
+    assert np.isnan(clustered.fits["metric"].fit_measures()["baseline_chisq_scaling_factor"])
+    assert "No CFI: the scaling factor of the baseline model is not positive." in str(clustered)
+    shared = msem.invariance(one, halves, group="odd", cluster="cluster")
+    assert shared.models["bic"].isna().all()
+    assert "No BIC, and no p-values" in str(shared)

@@ -234,7 +234,10 @@ def test_units_without_unit_level_values_count_for_their_cluster_only(data):
 def test_the_summary_shows_the_fit_of_each_level_by_the_unscaled_test(fit):
     text = fit.summary(fit_measures=True)
     below = text[text.index("Level-specific Fit Measures") :]
-    assert "Comparative Fit Index (CFI)" in below
+    assert "Robust CFI" in below
+    assert f"{fit.fit_measures(level=1)['rmsea_robust']:.3f}" in below
+    assert "Robust Comparative Fit Index (CFI)" in text
+    assert "Robust RMSEA" in text
     assert "Scaled test statistic" not in below
 
 

@@ -124,7 +124,7 @@ def test_sampling_covariance(case: str) -> None:
     theirs = reference.expected(case)["vcov"]
     free = [r.free for r in fit(case).table.rows]
     numbers = cases.column(case, "free")
-    order = [int(numbers[free.index(k)]) - 1 for k in range(1, fit(case).npar + 1)]
+    order = [int(numbers[free.index(k)]) - 1 for k in range(1, fit(case).table.npar + 1)]
     expected = np.atleast_2d(theirs["data"])[np.ix_(order, order)]
     sd = np.sqrt(np.diag(expected))
     difference = (fit(case).cov_params().to_numpy() - expected) / np.outer(sd, sd)

@@ -106,6 +106,22 @@ def test_icc_and_level_fit(fit):
     measures = fit.fit_measures(level="between")
     drawn = next(line for line in ax.lines if line.get_label() == "Between").get_xdata()
     assert_allclose(drawn, [1 - measures["cfi"], 1 - measures["tli"], measures["rmsea"], measures["srmr"]])
+    whole = next(line for line in ax.lines if line.get_label() == "Whole model").get_xdata()
+    assert np.isfinite(whole).sum() == 3  # the sum of the SRMR of both levels is none
+
+
+def test_level_fit_is_robust_where_the_estimator_is(fit):
+    robust = fit.update(estimator="MLR")
+    measures = robust.fit_measures(level="between")
+    ax = plots.level_fit(robust)
+    drawn = next(line for line in ax.lines if line.get_label() == "Between").get_xdata()
+    wanted = [
+        1 - measures["cfi_robust"],
+        1 - measures["tli_robust"],
+        measures["rmsea_robust"],
+        measures["srmr"],
+    ]
+    assert_allclose(drawn, wanted)
 
 
 def test_profile_bootstrap_and_power(fit):

@@ -3,6 +3,8 @@
 import builtins
 
 import docx
+import numpy as np
+import pandas as pd
 import pytest
 
 import msem
@@ -31,7 +33,7 @@ def test_cells_are_the_estimates(fits):
         assert frame.loc[("Sample", "Units"), (name, "Estimate")] == "2500"
         assert (
             frame.loc[("Fit", "CFI"), (name, "Estimate")]
-            == f"{fit.fit_measures().get('cfi_scaled', fit.fit_measures()['cfi']):.3f}"
+            == f"{fit.fit_measures().get('cfi_robust', fit.fit_measures()['cfi']):.3f}"
         )
     assert frame.loc[("Within: Loadings", "fw =~ y1"), ("one", "Estimate")] == "1.000"  # fixed
     assert frame.loc[("Between: Regressions", "fb ~ w2"), ("one", "Estimate")] == ""
@@ -42,6 +44,79 @@ def test_cells_are_the_estimates(fits):
         frame.loc[("Fit", "Chi-square"), ("other", "Estimate")]
         == f"{fits['other'].fit_measures()['chisq_scaled']:.3f}"
     )
+
+
+@pytest.fixture(scope="module")
+def ordinal(demo):
+    cut = {name: pd.cut(demo[name], [-np.inf, -1, 0, 1, np.inf], labels=False) for name in ("y1", "y2", "y3")}
+    return msem.sem("f =~ y1 + y2 + y3 + y4\nf ~ x1", demo.assign(**cut), ordered=list(cut))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "key", "said"),
+    [
+        ("chisq", "chisq_scaled", "Of other chi-square is scaled."),
+        ("pvalue", "pvalue_scaled", "Of other p is scaled."),
+        ("cfi", "cfi_robust", "Of other CFI is robust."),
+        ("rmsea.ci.upper", "rmsea_ci_upper_robust", "Of other RMSEA, upper limit is robust."),
+        (
+            ["chisq", "rmsea", "tli"],
+            "chisq_scaled",
+            "Of other chi-square is scaled, RMSEA and TLI are robust.",
+        ),
+    ],
+)
+def test_measures_asked_for_are_those_of_the_robust_estimator(fits, wanted, key, said):
+    table = msem.table(fits, fit_measures=wanted, digits=9)
+    row = table.frame.loc["Fit"].iloc[0]
+    plain = key.removesuffix("_scaled").removesuffix("_robust")
+    assert float(row["one", "Estimate"]) == pytest.approx(fits["one"].fit_measures()[plain], abs=1e-9)
+    assert float(row["other", "Estimate"]) == pytest.approx(fits["other"].fit_measures()[key], abs=1e-9)
+    assert fits["other"].fit_measures()[plain] != pytest.approx(fits["other"].fit_measures()[key], abs=1e-9)
+    assert f"Estimator one: ML, other: MLR. {said} msem" in table.notes[0]
+
+
+def test_the_note_names_what_is_not_of_the_likelihood_ratio(fits):
+    assert "Of other chi-square is scaled, CFI, TLI and RMSEA are robust." in msem.table(fits).notes[0]
+    alone = msem.table(fits["other"]).notes[0]
+    assert "Estimator MLR. Chi-square is scaled, CFI, TLI and RMSEA are robust." in alone
+    for table in (msem.table(fits["one"]), msem.table(fits, fit_measures=["aic", "df"])):
+        assert "scaled" not in table.notes[0]
+        assert "robust" not in table.notes[0]
+
+
+def test_least_squares_have_scaled_measures(ordinal):
+    measures = ordinal.fit_measures()
+    table = msem.table(ordinal, fit_measures=["chisq", "pvalue", "cfi", "rmsea"], digits=5)
+    found = table.frame.loc["Fit"].iloc[:, 0]
+    for label, key in (("Chi-square", "chisq"), ("p", "pvalue"), ("CFI", "cfi"), ("RMSEA", "rmsea")):
+        assert found[label] == f"{measures[f'{key}_scaled']:.5f}"
+    assert "Chi-square, CFI and RMSEA are scaled." in table.notes[0]
+
+
+def test_variants_that_are_named_stand_for_themselves(fits):
+    measures = fits["other"].fit_measures()
+    table = msem.table(fits, fit_measures=["cfi.scaled", "cfi_robust", "rmsea_scaled"])
+    found = table.frame.loc["Fit"]
+    assert list(found.index) == ["CFI (scaled)", "CFI (robust)", "RMSEA (scaled)"]
+    assert list(found["one", "Estimate"]) == ["", "", ""]
+    keys = ("cfi_scaled", "cfi_robust", "rmsea_scaled")
+    assert list(found["other", "Estimate"]) == [f"{measures[key]:.3f}" for key in keys]
+    assert " are " not in table.notes[0]
+    with pytest.raises(ModelError, match="no fit measure 'cfi_robust'"):
+        msem.table(fits["one"], fit_measures="cfi_robust")
+
+
+def test_levels_have_srmr_and_their_sum_is_none(fits, demo):
+    table = msem.table(fits["one"])
+    assert [row for row in table.frame.loc["Fit"].index if "SRMR" in row] == ["SRMR within", "SRMR between"]
+    assert list(msem.table(fits["one"], fit_measures="srmr").frame.loc["Fit"].index) == [
+        "SRMR, sum over levels"
+    ]
+    single = msem.sem("f =~ y1 + y2 + y3 + y4", demo)
+    both = msem.table(single=single, two=fits["one"]).frame.loc["Fit"]
+    assert both.loc["SRMR", ("single", "Estimate")] == f"{single.fit_measures()['srmr']:.3f}"
+    assert both.loc["SRMR", ("two", "Estimate")] == ""
 
 
 def test_numbers_in_the_style_of_the_apa(fits):

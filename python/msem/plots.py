@@ -184,7 +184,8 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
-        With the cutoffs of Hu and Bentler (1999) as dotted lines.
+        With the cutoffs of Hu and Bentler (1999) as dotted lines. With a robust estimator CFI, TLI and RMSEA are the
+        robust ones. SRMR belongs to a level: the whole model has none.
 
     Raises
     ------
@@ -200,7 +201,8 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
             level_title(level, fit.table.nlevels): fit.fit_measures(level=level)
             for level in range(fit.table.nlevels, 0, -1)
         }
-        found["Whole model"] = fit.fit_measures()
+        # the sum of the SRMR of all levels is none itself
+        found["Whole model"] = fit.fit_measures().drop("srmr", errors="ignore")
     return forest.draw_level_fit(found, ax)
 
 

@@ -300,7 +300,7 @@ class Solution(Translated):
     @cached_property
     def vcov(self) -> Floats:
         """Sampling covariance matrix of the estimates, shape (npar, npar); nan for those without standard errors."""
-        return np.full((self.npar,) * 2, np.nan) if self.sampling is None else self.sampling.vcov
+        return np.full((self.table.npar,) * 2, np.nan) if self.sampling is None else self.sampling.vcov
 
     @property
     def moving(self) -> NDArray[np.bool_]:
@@ -373,7 +373,7 @@ class Solution(Translated):
             else student_halfwidth(ci_level, self.reference_df)
         )
         half = (quantile * self.bse).to_numpy()
-        scales = np.full(self.npar, "identity")
+        scales = np.full(self.table.npar, "identity")
         free = [row.free - 1 for row in self.table.rows]
         for k, scale in zip(free, self.interval_scales, strict=True):
             if k >= 0:
@@ -471,8 +471,11 @@ class Solution(Translated):
 
     @property
     def npar(self) -> int:
-        """Estimated parameters, shared ones counted once."""
-        return self.table.npar
+        """Estimated parameters, shared ones counted once, less equality constraints on them: lavaan's npar.
+
+        `params` has one more for each such constraint.
+        """
+        return self.estimate.nfree
 
     @property
     def saturated(self) -> LevelMoments:

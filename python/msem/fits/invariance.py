@@ -37,6 +37,7 @@ from msem.model.crosslevel import (
 )
 from msem.model.levels import BETWEEN
 from msem.model.partable import Parameter, ParameterTable
+from msem.output.variants import reported, variant_of, variants_note
 from msem.postestimation.candidates import Candidate
 from msem.postestimation.restrictions import Equality, restrictions
 from msem.postestimation.score_tests import Extension, extend, robust_spread
@@ -73,7 +74,7 @@ class Invariance:
     models : DataFrame
         A row for each step: npar, df, chisq, pvalue, cfi, rmsea, srmr (at two levels srmr_within and
         srmr_between), aic, bic and status. With a robust estimator chisq is scaled, and cfi and rmsea are the
-        robust ones.
+        robust ones, or scaled where there are none; see `msem.table`.
     tests : DataFrame
         A row for each step after the first, against the step before it: chisq_diff, df_diff, pvalue, scaling,
         rmsea_diff (as of `compare_models`), and how much the indices change: cfi_change, rmsea_change,
@@ -136,13 +137,15 @@ class Invariance:
     def __str__(self) -> str:
         what = "levels" if self.levels else "groups: " + ", ".join(self._first.group_labels)
         parts = [f"Measurement invariance over {what}", frame_text(self.models.drop(columns="status"))]
-        parts += ["Against the model above", frame_text(self.tests)]
+        parts += [said] if (said := _variants(self._first)) else []
+        if len(self.tests):
+            parts += ["Against the model above", frame_text(self.tests)]
+        parts += _blanks(self.models, self._first)
         shown = self.free_next.groupby("step", sort=False).head(5).set_index("step")
-        parts += ["What to free next (up to 5 of each step)", frame_text(shown)]
+        if len(shown):
+            parts += ["What to free next (up to 5 of each step)", frame_text(shown)]
         odd = [f"{name}: {status}" for name, status in self.models["status"].items() if status != "ok"]
         parts += [f"Status other than ok: {', '.join(odd)}"] if odd else []
-        if self.models["chisq"].isna().any():
-            parts += ["No scaled chi-square where its scaling factor is not positive"]
         return "\n\n".join(parts)
 
     @property
@@ -155,7 +158,9 @@ class Invariance:
     def _repr_html_(self) -> str:
         titles = ("Models", "Against the model above", "What to free next")
         frames = (self.models, self.tests, self.free_next)
-        return "".join(f"<p>{t}</p>{frame_html(f)}" for t, f in zip(titles, frames, strict=True))
+        shown = [(title, frame) for title, frame in zip(titles, frames, strict=True) if len(frame)]
+        text = "".join(f"<p>{title}</p>{frame_html(frame)}" for title, frame in shown)
+        return text + (f"<p>{said}</p>" if (said := _variants(self._first)) else "")
 
 
 @entry
@@ -387,14 +392,41 @@ def _row(fit: Fit) -> dict[str, Any]:
 
 
 def _measures(fit: Fit, measures: pd.Series) -> dict[str, Any]:
-    """Chi-square and indices: scaled, and robust where they are defined."""
-    scaled = "chisq_scaled" in measures.index
-    out = {name: measures[f"{name}_scaled" if scaled else name] for name in ("df", "chisq", "pvalue")}
+    """Chi-square and indices, in the variant that is reported."""
+    known = measures.index
+    out = {name: measures[reported(name, known)] for name in ("df", "chisq", "pvalue")}
     for name in INDICES:
-        best = [one for one in (f"{name}_robust", f"{name}_scaled", name) if one in measures.index]
-        if best and not (name == "srmr" and {"srmr_within", "srmr_l1"} & set(measures.index)):
-            out[name] = measures[best[0]]
+        if name in known and not (name == "srmr" and {"srmr_within", "srmr_l1"} & set(known)):
+            out[name] = measures[reported(name, known)]
     return out
+
+
+def _blanks(models: pd.DataFrame, first: Fit) -> list[str]:
+    """Why columns of the models have no value."""
+    parts = []
+    if models["chisq"].isna().any():
+        parts += ["No scaled chi-square where its scaling factor is not positive."]
+    if models["cfi"].isna().any() and first.options.scaled_test is not None:
+        parts += [
+            'No CFI: the scaling factor of the baseline model is not positive. test="yuan.bentler" has another one.'
+        ]
+    if first.discrepancy is not None:
+        parts += ["No AIC and BIC: least squares have no likelihood."]
+    elif not first.sample.simple:
+        parts += [
+            "No BIC, and no p-values of score tests that are not robust: rows are not independent given the groups "
+            "(weights, primary sampling units, strata, or clusters that groups share)."
+        ]
+    return parts
+
+
+def _variants(fit: Fit) -> str:
+    """A sentence on which measures are scaled or robust; "" if none is."""
+    measures = fit.fit_measures()
+    known = measures.index
+    keys = [reported(name, known) for name in ("chisq", *INDICES) if name in known]
+    text = variants_note([key for key in keys if variant_of(key)[1] and not np.isnan(measures[key])])
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _models(fits: Mapping[str, Fit]) -> pd.DataFrame:
@@ -534,9 +566,7 @@ def _publication(found: Invariance, digits: int, apa: bool) -> PublicationTable:
     what = "levels" if found.levels else "groups"
     heading = pd.MultiIndex.from_tuples([("", heads[name]) for name in shown], names=["fit", "column"])
     first = next(iter(found.fits.values()))
-    robust = (
-        " Chi-square is scaled, CFI and RMSEA are robust." if first.options.scaled_test is not None else ""
-    )
+    robust = f" {said}" if (said := _variants(first)) else ""
     left = f" Left free: {', '.join(found.partial)}." if found.partial else ""
     note = f"Invariance over {what}. Estimator {first.options.estimator}.{robust}{left} msem {__version__}."
     return PublicationTable(pd.DataFrame(list(rows.values()), index=index, columns=heading), (note,))

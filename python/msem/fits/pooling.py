@@ -234,8 +234,8 @@ class Pooled(Translated):
 
     @property
     def npar(self) -> int:
-        """Estimated parameters."""
-        return self.table.npar
+        """Estimated parameters; see `Fit.npar`."""
+        return self.fits[0].npar
 
     @cached_property
     def _theta(self) -> Floats:

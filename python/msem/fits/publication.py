@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
 from msem.model.levels import level_title
 from msem.output.documents import great_table, save_word
+from msem.output.variants import measure_label, reported, variant_of, variants_note
+from msem.postestimation.fit_measures import chosen_measures
 from msem.settings import require_choice, several
 from msem.version import __version__
 
@@ -43,25 +46,11 @@ MEASURES = (
     "tli",
     "rmsea",
     "srmr",
-    "srmr_within",
-    "srmr_between",
     "aic",
     "bic",
 )
-NAMES = {
-    "chisq": "Chi-square",
-    "df": "df",
-    "pvalue": "p",
-    "cfi": "CFI",
-    "tli": "TLI",
-    "rmsea": "RMSEA",
-    "srmr": "SRMR",
-    "srmr_within": "SRMR within",
-    "srmr_between": "SRMR between",
-    "aic": "AIC",
-    "bic": "BIC",
-}
-BELOW_ONE = ("pvalue", "cfi", "tli", "rmsea", "srmr", "srmr_within", "srmr_between")
+COUNTS = ("df", "baseline_df", "npar", "ntotal", "nclusters")
+BELOW_ONE = ("pvalue", "cfi", "tli", "rmsea", "srmr")  # and what is named after them
 HEADINGS = {"std_all": "Std. all", "std_lv": "Std. lv", "std_nox": "Std. nox"}
 
 
@@ -189,8 +178,10 @@ def table(
     ops : str or sequence of str, optional
         Rows, by operator: ``("=~", "~")``. Default: all that are estimated in some fit, or fixed by the model text.
     fit_measures : str or sequence of str, optional
-        Names of `Fit.fit_measures`. Default: chi-square, CFI, TLI, RMSEA, SRMR by level, AIC and BIC; chi-square and
-        what follows from it are scaled where the fit has a scaled test.
+        Names of `Fit.fit_measures`. Default: chi-square, CFI, TLI, RMSEA, SRMR by level, AIC and BIC. Where a fit has
+        a scaled test ``"chisq"`` is the scaled chi-square, and ``"cfi"``, ``"tli"`` and ``"rmsea"`` are the robust
+        ones, or scaled where there are no robust ones; a note says which are. Names with their variant, such as
+        ``"cfi_scaled"``, stand for themselves.
     digits : int
         Decimals.
     apa : bool
@@ -240,9 +231,10 @@ def table(
     estimates = estimates.sort_index(
         level=0, key=lambda index: index.map(order), kind="stable", sort_remaining=False
     )
-    frame = pd.concat([estimates, _below(given, parts, fit_measures, digits, apa)]).fillna("")
+    measured = _measured(given, fit_measures)
+    frame = pd.concat([estimates, _below(given, parts, measured, digits, apa)]).fillna("")
     frame.columns = pd.MultiIndex.from_tuples(list(parts), names=["fit", "column"])
-    return PublicationTable(frame, _notes(given, shown, ci_level))
+    return PublicationTable(frame, _notes(given, measured, shown, ci_level))
 
 
 def _rows(fit: Shown, ops: Sequence[str] | None, ci_level: float, *, standardized: bool) -> pd.DataFrame:
@@ -304,10 +296,50 @@ def pvalue_text(value: float, digits: int, apa: bool, name: str = "") -> str:
     return f"{name}= {number_text(value, digits, apa)}" if name else number_text(value, digits, apa)
 
 
+def _measured(
+    given: Mapping[str, Shown], wanted: str | Sequence[str] | None
+) -> dict[str, dict[str, tuple[str, float]]]:
+    """For each fit, by the name asked for, the measure that stands for it and its value."""
+    found = {name: fit.fit_measures() for name, fit in given.items()}
+    if wanted is None:
+        at = MEASURES.index("srmr") + 1
+        names = [
+            *MEASURES[:at],
+            *dict.fromkeys(one for own in found.values() for one in _by_level(own)),
+            *MEASURES[at:],
+        ]
+    else:
+        names = [name.lower().replace(".", "_") for name in several(wanted)]
+        for name in names:
+            if not any(name in own.index for own in found.values()):
+                chosen_measures(next(iter(found.values())), name)
+    out: dict[str, dict[str, tuple[str, float]]] = {}
+    for name, own in found.items():
+        # the sum over levels is no SRMR, whose conventions are for one covariance matrix
+        summed = wanted is None and bool(_by_level(own))
+        keys = {
+            one: reported(one, own.index)
+            for one in names
+            if one in own.index and not (summed and one == "srmr")
+        }
+        out[name] = {one: (key, float(own[key])) for one, key in keys.items()}
+    return out
+
+
+def _by_level(measures: pd.Series) -> list[str]:
+    """SRMR of single levels; none at one level."""
+    return [one for one in measures.index if re.fullmatch(r"srmr_(within|between|l\d+)", str(one))]
+
+
+def _measure_row(name: str, levels: bool) -> str:
+    """Heading of the row of a measure."""
+    return "SRMR, sum over levels" if name == "srmr" and levels else measure_label(name)
+
+
 def _below(
     given: Mapping[str, Shown],
     parts: Mapping[tuple[str, str], pd.Series],
-    wanted: str | Sequence[str] | None,
+    measured: Mapping[str, Mapping[str, tuple[str, float]]],
     digits: int,
     apa: bool,
 ) -> pd.DataFrame:
@@ -322,16 +354,14 @@ def _below(
             column["Sample", highest] = _count(fit.nclusters)
             column |= {("Sample", f"Clusters: {name}"): f"{count:.0f}" for name, count in inner.items()}
         column["Sample", "Parameters"] = f"{fit.npar}"
-        measures = fit.fit_measures()
-        names = [one for one in MEASURES if one in measures.index] if wanted is None else several(wanted)
-        for one in fit.fit_measures(names).index if wanted is not None else names:
-            value = measures.get(f"{one}_scaled", measures[one]) if wanted is None else measures[one]
-            text = number_text(value, digits, apa, below_one=one in BELOW_ONE)
-            if one == "pvalue":
+        for one, (_, value) in measured[name].items():
+            bare, _ = variant_of(one)
+            text = number_text(value, digits, apa, below_one=bare.startswith(BELOW_ONE))
+            if bare.endswith("pvalue"):
                 text = pvalue_text(value, digits, apa)
-            elif one == "df" or one.endswith("_df"):
+            elif bare in COUNTS:
                 text = f"{value:g}"
-            column["Fit", NAMES.get(one, one)] = text
+            column["Fit", _measure_row(one, fit.table.multilevel)] = text
         columns[first[name]] = column
     rows = list(dict.fromkeys(key for column in columns.values() for key in column))
     index = pd.MultiIndex.from_tuples(rows, names=["section", "row"])
@@ -346,18 +376,22 @@ def _count(number: float) -> str:
     return f"{number:.0f}" if number == round(number) else f"{number:.1f}"
 
 
-def _notes(given: Mapping[str, Shown], show: Sequence[str], ci_level: float) -> tuple[str, ...]:
+def _notes(
+    given: Mapping[str, Shown],
+    measured: Mapping[str, Mapping[str, tuple[str, float]]],
+    show: Sequence[str],
+    ci_level: float,
+) -> tuple[str, ...]:
     estimators = {name: fit.options.estimator for name, fit in given.items()}
     same = len(set(estimators.values())) == 1
     how = next(iter(estimators.values())) if same else ", ".join(f"{n}: {e}" for n, e in estimators.items())
-    robust = any(fit.options.scaled_test is not None for fit in given.values())
     beside = {
         "se": "Standard errors in parentheses.",
         "ci": f"{100 * ci_level:g}% confidence intervals in brackets.",
         "stars": "* p < .05, ** p < .01, *** p < .001.",
     }
     notes = [beside[name] for name in show if name in beside]
-    scaled = " Chi-square and the measures that follow from it are scaled." if robust else ""
+    scaled = _variants(measured)
     odd = [f"{name}: {fit.status}" for name, fit in given.items() if fit.status != "ok"]
     pooled = {fit.m for fit in given.values() if isinstance(fit, Pooled)}
     if pooled:
@@ -365,3 +399,16 @@ def _notes(given: Mapping[str, Shown], show: Sequence[str], ci_level: float) -> 
         notes.append(f"Pooled over {counts} imputations by Rubin's rules; fit measures are means over these.")
     status = [f"Status other than ok: {', '.join(odd)}."] if odd else []
     return (" ".join([*notes, f"Estimator {how}.{scaled}", *status, f"msem {__version__}."]),)
+
+
+def _variants(measured: Mapping[str, Mapping[str, tuple[str, float]]]) -> str:
+    """Which measures are scaled or robust; of which fit, where that is not the same for all."""
+    said = {
+        name: variants_note([key for one, (key, value) in own.items() if key != one and value == value])
+        for name, own in measured.items()
+    }
+    texts = dict.fromkeys(said.values())
+    if len(texts) == 1:
+        (text,) = texts
+        return f" {text[0].upper()}{text[1:]}." if text else ""
+    return "".join(f" Of {name} {text}." for name, text in said.items() if text)

@@ -486,8 +486,8 @@ def summary_inputs(
         header=header(
             fit.options,
             fit.origin,
-            fit.npar,
-            fit.npar - fit.estimate.nfree - conditions,
+            fit.table.npar,
+            fit.table.npar - fit.npar - conditions,
             groups,
             rotation_rows(fit, conditions),
         ),

@@ -166,7 +166,7 @@ class StepwiseFit(Solution):
             messages=messages(self.problems, self.options, self.origin),
             header=(
                 Section("", (("Structural after measurement", how),)),
-                *header(self.options, self.origin, self.npar, self.npar - self.estimate.nfree, groups),
+                *header(self.options, self.origin, self.table.npar, self.table.npar - self.npar, groups),
             ),
             fit=(*self._measurement_sections(), *self._test_sections()),
             method=(("Standard errors", ERRORS.get(self.options.se, "Influence functions")),),

@@ -28,7 +28,7 @@ from msem.model.equality import sort_constraints
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
-from msem.output.sections import Section, sample_section
+from msem.output.sections import Pairs, Section, sample_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
@@ -161,8 +161,8 @@ class SavedFit(Translated, ForTables):
 
     @property
     def npar(self) -> int:
-        """Estimated parameters."""
-        return self.table.npar
+        """Estimated parameters; see `Fit.npar`."""
+        return int(self.measures.get("npar", self.table.npar))
 
     @property
     def df(self) -> int:
@@ -215,7 +215,7 @@ class SavedFit(Translated, ForTables):
     @cached_property
     def _theta(self) -> Floats:
         """Estimates and standard errors of the parameters, shape (npar, 2)."""
-        out = np.full((self.npar, 2), np.nan)
+        out = np.full((self.table.npar, 2), np.nan)
         for row, est, se in zip(self.table.rows, self.content["est"], self.content["se"], strict=False):
             if row.free:
                 out[row.free - 1] = est, se
@@ -334,7 +334,9 @@ class SavedFit(Translated, ForTables):
 
     def _shown(self, full: bool, standardized: bool, ci: bool) -> SummaryInputs:
         multilevel = self.table.multilevel
-        how = (("Estimator", self.options.estimator), ("Number of model parameters", self.npar))
+        how: Pairs = (("Estimator", self.options.estimator), ("Number of model parameters", self.table.npar))
+        if self.npar < self.table.npar:
+            how = (*how, ("Number of equality constraints", self.table.npar - self.npar))
         sample = sample_section(
             nobs=self.nobs,
             nclusters=self.nclusters,

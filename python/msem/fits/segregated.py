@@ -128,6 +128,11 @@ class LevelFit(Solution):
         return super().moving[self.own]
 
     @property
+    def npar(self) -> int:
+        """Parameters of the level, those counted that constraints tie to others."""
+        return self.table.npar
+
+    @property
     def names(self) -> list[str]:
         """Names of the parameters."""
         return list(self.table.names())
@@ -365,8 +370,8 @@ class SegregatedFit(Translated):
 
     @property
     def npar(self) -> int:
-        """Estimated parameters of all levels."""
-        return sum(fit.npar for fit in self.levels)
+        """Estimated parameters of all levels, less equality constraints on them."""
+        return sum(fit.npar - (fit.estimate.table.npar - fit.estimate.nfree) for fit in self.levels)
 
     @property
     def saturated(self) -> LevelMoments:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msem.output.variants import reported, variant_of
+
 Value = float | int | str | tuple[float | int | str, ...]
 Pairs = tuple[tuple[str, Value], ...]
 
@@ -149,7 +151,7 @@ def fit_sections(m: Mapping[str, float], *, full: bool = False) -> tuple[Section
         Section("Model Test Baseline Model", _test(m, "baseline_", "P-value")),
         Section(
             "User Model versus Baseline Model",
-            (("Comparative Fit Index (CFI)", m["cfi"]), ("Tucker-Lewis Index (TLI)", m["tli"])),
+            _single_incremental(m),
         ),
         Section("Loglikelihood and Information Criteria", _information(m)),
         Section("Root Mean Square Error of Approximation", _rmsea(m, level)),
@@ -201,15 +203,32 @@ def _information(m: Mapping[str, float]) -> Pairs:
     return (*rows, ("Bayesian, clusters (BIC)", m["bic_nclusters"])) if "bic_nclusters" in m else rows
 
 
+def _single_incremental(m: Mapping[str, float]) -> Pairs:
+    """CFI and TLI, and with holes the robust ones, which estimate those of complete data."""
+    names = {"cfi": "Comparative Fit Index (CFI)", "tli": "Tucker-Lewis Index (TLI)"}
+    rows: Pairs = tuple((name, m[key]) for key, name in names.items())
+    if "cfi_robust" not in m:
+        return rows
+    return (*rows, ("", ""), *((f"Robust {name}", m[f"{key}_robust"]) for key, name in names.items()))
+
+
+def _rmsea_names(m: Mapping[str, float], level: str) -> dict[str, str]:
+    return {
+        "rmsea": "RMSEA",
+        "rmsea_ci_lower": f"{level} - lower",
+        "rmsea_ci_upper": f"{level} - upper",
+        "rmsea_pvalue": f"P-value H_0: RMSEA <= {m['rmsea_close_h0']:.3f}",
+        "rmsea_notclose_pvalue": f"P-value H_0: RMSEA >= {m['rmsea_notclose_h0']:.3f}",
+    }
+
+
 def _rmsea(m: Mapping[str, float], level: str) -> Pairs:
-    rows: Pairs = (
-        ("RMSEA", m["rmsea"]),
-        (f"{level} - lower", m["rmsea_ci_lower"]),
-        (f"{level} - upper", m["rmsea_ci_upper"]),
-        (f"P-value H_0: RMSEA <= {m['rmsea_close_h0']:.3f}", m["rmsea_pvalue"]),
-        (f"P-value H_0: RMSEA >= {m['rmsea_notclose_h0']:.3f}", m["rmsea_notclose_pvalue"]),
-    )
-    return _defined(rows)
+    names = _rmsea_names(m, level)
+    rows = _defined(tuple((name, m[key]) for key, name in names.items()))
+    if "rmsea_robust" not in m:
+        return rows
+    robust = tuple((name.replace("RMSEA", "Robust RMSEA"), m[f"{key}_robust"]) for key, name in names.items())
+    return (*rows, ("", ""), *_defined(robust))
 
 
 def _srmr(m: Mapping[str, float]) -> Pairs:
@@ -241,10 +260,8 @@ def level_section(measures: Mapping[str, Mapping[str, float]], *, note: str = ""
     if not measures:
         return Section(title, ((note, ""),))
     first = next(iter(measures.values()))
-    # indices of fits with holes are robust ones beside a test that is not scaled
-    scaled = "chisq_scaled" in first
-    variant = next((kind for kind in ("robust", "scaled") if scaled and f"cfi_{kind}" in first), "")
-    wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", variant)
+    _, variant = variant_of(reported("cfi", first))
+    wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", variant, scaled="chisq_scaled" in first)
     rows = [
         (name, tuple([_cell(one[key], key) for one in measures.values()])) for name, key in wanted.items()
     ]
@@ -252,10 +269,10 @@ def level_section(measures: Mapping[str, Mapping[str, float]], *, note: str = ""
     return Section(title, (("Level", tuple(measures)), *rows, *below))
 
 
-def _level_rows(interval: str, variant: str) -> dict[str, str]:
+def _level_rows(interval: str, variant: str, *, scaled: bool) -> dict[str, str]:
     """Names of rows and of the measures in them; of a variant of these if there is one."""
     test = {"Test statistic": "chisq", "Degrees of freedom": "df", "P-value (Chi-square)": "pvalue"}
-    if variant:
+    if scaled:
         test |= {
             "Scaled test statistic": "chisq_scaled",
             "P-value (scaled)": "pvalue_scaled",
@@ -370,13 +387,7 @@ def _scaled_information(m: Mapping[str, float]) -> Rows:
 
 
 def _scaled_rmsea(m: Mapping[str, float], level: str) -> Rows:
-    names = {
-        "rmsea": "RMSEA",
-        "rmsea_ci_lower": f"{level} - lower",
-        "rmsea_ci_upper": f"{level} - upper",
-        "rmsea_pvalue": f"P-value H_0: RMSEA <= {m['rmsea_close_h0']:.3f}",
-        "rmsea_notclose_pvalue": f"P-value H_0: RMSEA >= {m['rmsea_notclose_h0']:.3f}",
-    }
+    names = _rmsea_names(m, level)
     rows: Rows = [(name, m[key], m[f"{key}_scaled"]) for key, name in names.items()]
     if "rmsea_robust" not in m:
         return rows

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from msem.errors import DataError
 from msem.model.levels import BETWEEN, level_title
+from msem.output.variants import reported
 from msem.pictures.canvas import COLOURS, DASHES, FAINT, INK, MARKERS, PAPER, axes, legend_above
 
 if TYPE_CHECKING:
@@ -227,6 +228,11 @@ def draw_caterpillar(scores: pd.DataFrame, name: str, z: float, label: str, ax: 
         return drawn
 
 
+def _shown(measures: pd.Series, name: str) -> float:
+    """A measure in the variant that is reported; nan if there is none."""
+    return float(measures.get(reported(name, measures.index), np.nan))
+
+
 def draw_level_fit(measures: Mapping[str, pd.Series], ax: Axes | None) -> Axes:
     """Draw fit measures on one scale, on which 0 is perfect.
 
@@ -239,10 +245,10 @@ def draw_level_fit(measures: Mapping[str, pd.Series], ax: Axes | None) -> Axes:
     labels = list(CUTOFFS)
     series = []
     for name, own in measures.items():
-        value = {key: float(own.get(key, np.nan)) for key in ("cfi", "tli", "rmsea", "srmr")}
+        value = {key: _shown(own, key) for key in ("cfi", "tli", "rmsea", "srmr")}
         est = np.array([1 - value["cfi"], 1 - value["tli"], value["rmsea"], value["srmr"]])
         lower, upper = est.copy(), est.copy()
-        lower[2], upper[2] = (float(own.get(f"rmsea_ci_{end}", np.nan)) for end in ("lower", "upper"))
+        lower[2], upper[2] = (_shown(own, f"rmsea_ci_{end}") for end in ("lower", "upper"))
         series.append(Series(name, est, lower, upper))
     with axes(ax, 5.4, 0.9 + len(labels) * max(0.34, 0.15 * len(series))) as drawn:
         draw_forest(drawn, labels, series, {}, 0.0)

@@ -52,8 +52,8 @@ class Density:
         self.fit, self.priors = fit, priors
         self.core = fit.objective.core
         self.lower, self.upper = bounds(fit.objective)
-        self.roots = np.zeros(fit.npar, dtype=bool)
-        self.folded = np.ones(fit.npar, dtype=bool)
+        self.roots = np.zeros(fit.table.npar, dtype=bool)
+        self.folded = np.ones(fit.table.npar, dtype=bool)
         for row in fit.table.rows:
             if row.free and is_variance(row):
                 self.roots[row.free - 1] = True
