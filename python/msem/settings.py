@@ -213,8 +213,7 @@ def _missing(name: str, value: Any) -> Any:
 
 def _estimator(name: str, value: Any) -> Any:
     upper = str(value).upper()
-    if upper not in SHORT_FORMS:
-        require_choice(name, upper, ESTIMATORS)
+    require_choice(name, upper, (*ESTIMATORS, *SHORT_FORMS))
     return upper
 
 
