@@ -334,6 +334,25 @@ def test_lavaan_shorthand_for_information() -> None:
     pd.testing.assert_series_equal(short.bse, mlr(estimator="MLF").bse)
 
 
+@pytest.mark.filterwarnings("ignore::msem.errors.SmallSampleWarning")
+def test_many_variables_have_the_errors_of_a_few() -> None:
+    """Independent variables are models of their own; more than 48 rows of products go through other loops."""
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(120), rng.integers(3, 8, 120))
+    values = rng.normal(size=(len(g), 50)) + rng.normal(size=(120, 50))[g]
+    data = pd.DataFrame(values, columns=[f"y{k}" for k in range(50)]).assign(g=g)
+
+    def fit(count: int) -> msem.Fit:
+        own = "".join(f" y{k} ~~ y{k}\n" for k in range(count))
+        return msem.sem(
+            f"level: 1\n{own}level: 2\n{own}", data, cluster="g", estimator="MLR", test="standard"
+        )
+
+    many, few = fit(50), fit(2)
+    np.testing.assert_allclose(many.params[few.params.index], few.params, rtol=1e-7)
+    np.testing.assert_allclose(many.bse[few.params.index], few.bse, rtol=1e-6)
+
+
 def test_mlm_is_the_correction_of_satorra_and_bentler() -> None:
     """Gamma from the products of the deviations, derivatives of the implied covariances written out."""
     data = sample()

@@ -3,6 +3,7 @@
 namespace msem {
 
 void add_to_triangle(Matrix& triangle, ConstMatrixRef a) {
+  if (a.cols() == 0) return;  // Eigen's choice of blocks divides by their number
   triangle.selfadjointView<Eigen::Lower>().rankUpdate(a);
 }
 
