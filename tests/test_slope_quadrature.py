@@ -142,6 +142,7 @@ def test_slopes_of_observed_covariates_need_no_nodes():
         s.unit[len(s.unit) - s.fixed :],
         s.slopes,
         s.carriers,
+        s.exogenous,
         [slope.covariate for slope in s.slopes],
     ).with_nodes(5)
     objective = replace(build_objective(case.table, other), covariate_llf=0.0)
@@ -508,3 +509,49 @@ def test_models_with_integrated_slopes_are_compared() -> None:
     other = msem.sem(text.format(path), data.iloc[8:], cluster="c")
     with pytest.raises(DataError, match="fitted to different data"):
         msem.compare_models(fits[0], other)
+
+
+PLAIN_PATHS = {
+    "on the covariate at both levels": ("y ~ {}x + z", "y ~ w + x", "s ~~ 0*s\n y ~~ 0*s"),
+    "on another covariate": ("y ~ x + {}z", "y ~ w + x", "s ~~ 0*s\n y ~~ 0*s"),
+    "on a latent one": (
+        "f =~ z2 + z3 + z4\n y ~ x + {}f",
+        "y ~ w + x\n z2 ~~ 0*z2\n z3 ~~ 0*z3\n z4 ~~ 0*z4",
+        "s ~~ 0*s\n y ~~ 0*s",
+    ),
+    "on a covariate that is explained between": ("y ~ {}x + z", "y ~ x\n x ~ w", "s ~~ 0*s\n y ~~ 0*s"),
+}
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+@pytest.mark.parametrize("case", PLAIN_PATHS)
+def test_a_slope_without_variance_is_a_path_also_given_covariates_at_both_levels(
+    case: str, missing: str
+) -> None:
+    """Their moments are the saturated ones of the sample, which correlate with those of other covariates."""
+    rng = np.random.default_rng(7)
+    g = np.repeat(np.arange(90), rng.integers(2, 9, 90))
+    w, units = rng.normal(size=90), rng.normal(size=len(g))
+    x = (0.5 * w + rng.normal(0, 0.4, 90))[g] + units
+    z = 0.9 * units + rng.normal(0, 0.5, len(g))
+    y = 0.3 * w[g] + 0.8 * x + 0.3 * z + rng.normal(0, 0.5, 90)[g] + rng.normal(size=len(g))
+    data = pd.DataFrame({"g": g, "w": w[g], "x": x, "z": z, "y": y})
+    data = data.assign(**{f"z{k}": z + rng.normal(size=len(g)) for k in (2, 3, 4)})
+    if missing == "fiml":
+        data.loc[rng.random(len(g)) < 0.1, "y"] = np.nan
+    within, between, none = PLAIN_PATHS[case]
+    plain, same = (
+        msem.sem(f"level: 1\n {within.format(slope)}\nlevel: 2\n {above}", data, cluster="g", missing=missing)
+        for slope, above in (("", between), ('rv("s")*', f"{between}\n {none}"))
+    )
+    assert same.llf == pytest.approx(plain.llf, abs=1e-6)
+    shared = [name for name in same.params.index if name in plain.params.index]
+    assert {"y~w.l2", "y~x.l2"} & set(shared) or case.endswith("between")
+    assert_allclose(same.params[shared], plain.params[shared], rtol=1e-4, atol=1e-5)
+    assert_allclose(same.bse[shared], plain.bse[shared], rtol=1e-3)
+    fixed = [row for row in plain.table.rows if row.exo]
+    known = plain.estimates().set_index(["lhs", "op", "rhs", "level"])["est"]
+    found = same.estimates().set_index(["lhs", "op", "rhs", "level"])["est"]
+    for row in fixed:
+        key = (row.lhs, row.op, row.rhs, row.level)
+        assert found[key] == pytest.approx(known[key], abs=1e-7)

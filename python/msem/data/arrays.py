@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,6 +51,21 @@ class LevelArrays:
         own = [k for k, name in enumerate(self.names[: self.nobserved]) if name not in names]
         kept = tuple(self.names[k] for k in own)
         return LevelArrays(kept, self.mean[own], self.cov[np.ix_(own, own)], len(own))
+
+    def given(self, known: LevelArrays, names: Sequence[str]) -> LevelArrays:
+        """Moments in which some of the variables have those of `known`; the others keep their regressions on them."""
+        if not names:
+            return self
+        x, own = [self.at[name] for name in names], [known.at[name] for name in names]
+        y = [k for k in range(len(self.names)) if k not in x]
+        mean, cov = self.mean.copy(), self.cov.copy()
+        before, after = self.cov[np.ix_(x, x)], known.cov[np.ix_(own, own)]
+        paths = np.linalg.lstsq(before, self.cov[np.ix_(x, y)], rcond=None)[0]
+        mean[x], cov[np.ix_(x, x)] = known.mean[own], after
+        cov[np.ix_(x, y)] = after @ paths
+        cov[np.ix_(y, x)] = cov[np.ix_(x, y)].T
+        cov[np.ix_(y, y)] += paths.T @ (after - before) @ paths
+        return LevelArrays(self.names, mean, cov, self.nobserved)
 
     @property
     def variances(self) -> dict[str, float]:

@@ -89,11 +89,17 @@ def statistics_of_slopes(
     covariates = tuple(slope.covariate for slope in slopes)
     latent = tuple(dict.fromkeys(name for name in covariates if name in table.latent(1, group)))
     proxies = tuple(slope._replace(covariate=_marker(table, group, slope.covariate)) for slope in slopes)
-    given = data, table.variables, fixed, proxies, carriers
+    given = data, table.variables, fixed, proxies, carriers, _shared_covariates(table, group)
     both = latent or any(name in table.variables.both for name in covariates)
     if both and not table.ordered.thresholds:
         return integrated_statistics(*given, covariates, latent)
     return slope_statistics(*given)
+
+
+def _shared_covariates(table: ParameterTable, group: int) -> tuple[tuple[str, ...], ...]:
+    """Fixed covariates of each level if one of them stands at both; otherwise nothing."""
+    exogenous = tuple(table.exogenous(level, group) for level in range(1, table.nlevels + 1))
+    return exogenous if any(name in table.variables.both for own in exogenous for name in own) else ()
 
 
 def slope_roles(

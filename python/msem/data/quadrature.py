@@ -52,7 +52,7 @@ class QuadratureStatistics(SlopeStatistics):
     """
 
     reduced: _core.SlopeClusterData  # type: ignore[assignment]
-    actual: tuple[str, ...]
+    actual: tuple[str, ...] = ()
     latent: tuple[str, ...] = ()
 
     @property
@@ -141,7 +141,9 @@ class QuadratureStatistics(SlopeStatistics):
                 means[c] -= slopes[k] * self.total_mean[v] * (v >= b)
         second = (*self.unit[:b], *self.cluster, *(slope.name for slope in self.slopes))
         return SlopeMoments(
-            {1: LevelArrays(names, mean, within, n), 2: LevelArrays(second, means, whole, len(both))},
+            self._conditional(
+                {1: LevelArrays(names, mean, within, n), 2: LevelArrays(second, means, whole, len(both))}
+            ),
             np.nan,
             0,
             converged=False,
@@ -194,6 +196,7 @@ def integrated_statistics(
     fixed: Sequence[str],
     slopes: Sequence[Slope],
     carriers: Sequence[str],
+    exogenous: tuple[tuple[str, ...], ...],
     covariates: Sequence[str],
     latent: Sequence[str] = (),
 ) -> QuadratureStatistics:
@@ -206,7 +209,7 @@ def integrated_statistics(
         Those of the model, without slopes.
     fixed : sequence of str
         Fixed covariates among those of units.
-    slopes, carriers
+    slopes, carriers, exogenous
         See `QuadratureStatistics`.
     covariates, latent : sequence of str
         Covariate of each slope, and which of them are latent.
@@ -232,7 +235,14 @@ def integrated_statistics(
     else:
         reduced = _core.SlopeClusterData(*data.cluster_arrays(unit, variables.cluster), *settings)
     return QuadratureStatistics(
-        plain, len(fixed), tuple(slopes), tuple(carriers), reduced, tuple(covariates), tuple(latent)
+        plain,
+        len(fixed),
+        tuple(slopes),
+        tuple(carriers),
+        reduced,
+        exogenous,
+        tuple(covariates),
+        tuple(latent),
     )
 
 

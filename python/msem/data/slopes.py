@@ -25,6 +25,7 @@ from msem.data.complete_rows import sample_statistics
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.kinds import AtMostTwoLevels, Augmented, Continuous, CountedClusters
 from msem.data.rows import ClusteredData
+from msem.data.saturated import solve_in_space
 from msem.data.squared_distances import squared_distances
 from msem.data.statistics import Clusters, Design, Rows, Saturated
 from msem.data.survey import Sampled
@@ -57,6 +58,9 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         An observed variable for each slope that has it as its outcome, or measures its outcome.
     reduced : _core.ReducedData
         Rows of the clusters, reduced.
+    exogenous : sequence of tuple of str
+        Fixed covariates of each level, of which some stand at both: their moments are saturated ones. Empty where
+        every one of them is measured on one level only.
     """
 
     plain: SampleStatistics | IncompleteStatistics
@@ -64,6 +68,7 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
     slopes: tuple[Slope, ...]
     carriers: tuple[str, ...]
     reduced: _core.ReducedData
+    exogenous: tuple[tuple[str, ...], ...] = ()
     nodes = 0
 
     def with_nodes(self, nodes: int) -> Self:
@@ -162,8 +167,8 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> SlopeStatistics:
         """The same sample for other slopes of the same covariates."""
         numbers = _numbers(slopes, self.covariates)
-        out = SlopeStatistics(
-            self.plain, self.fixed, tuple(slopes), tuple(carriers), self.reduced.with_slopes(numbers)
+        out = replace(
+            self, slopes=tuple(slopes), carriers=tuple(carriers), reduced=self.reduced.with_slopes(numbers)
         )
         # of the same rows, and known already if the model was started from them
         out.__dict__.update({"_coefficients": self._coefficients, "_moments": self._moments})
@@ -198,12 +203,21 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         within = self._start_within(found)
         mean, cov = self._start_between(found, within)
         second = (*self.unit[: self.nboth], *self.cluster, *(slope.name for slope in self.slopes))
-        return Saturated(
-            {1: within, 2: LevelArrays(second, mean, cov, self.nboth + len(self.cluster))},
-            np.nan,
-            0,
-            converged=False,
-        )
+        between = LevelArrays(second, mean, cov, self.nboth + len(self.cluster))
+        return Saturated(self._conditional({1: within, 2: between}), np.nan, 0, converged=False)
+
+    def _conditional(self, levels: dict[int, LevelArrays]) -> dict[int, LevelArrays]:
+        """Moments to start from in which fixed covariates at both levels have those of a model without slopes.
+
+        Nothing else tells how much of them varies at each level; the likelihood is conditional on the others.
+        """
+        if not self.exogenous:
+            return levels
+        known = solve_in_space(self.plain, "auto").levels
+        return {
+            level: own.given(known[level], names)
+            for (level, own), names in zip(levels.items(), self.exogenous, strict=True)
+        }
 
     def _start_within(self, found: dict[str, Any]) -> LevelArrays:
         """Moments of the unit variables, and of the products with slopes, which are standardized."""
@@ -296,7 +310,11 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
             positions(chosen.cluster, self.cluster),
         )
         plain = self.plain.with_variables(chosen)
-        return SlopeStatistics(plain, len(fixed), self.slopes, self.carriers, reduced)
+        exogenous = tuple(
+            tuple(name for name in own if name in left)
+            for own, left in zip(self.exogenous, chosen.levels, strict=False)
+        )
+        return replace(self, plain=plain, fixed=len(fixed), reduced=reduced, exogenous=exogenous)
 
     def centred(self) -> NoReturn:
         """A two-level model has means; always `UnsupportedError`."""
@@ -508,6 +526,7 @@ def slope_statistics(
     fixed: Sequence[str],
     slopes: Sequence[Slope],
     carriers: Sequence[str],
+    exogenous: tuple[tuple[str, ...], ...] = (),
 ) -> SlopeStatistics:
     """Statistics of rows, or of single clusters, for a model with random slopes.
 
@@ -519,7 +538,7 @@ def slope_statistics(
     fixed : sequence of str
         Fixed covariates among those of units.
     slopes : sequence of Slope
-    carriers : sequence of str
+    carriers, exogenous
         See `SlopeStatistics`.
 
     Raises
@@ -540,7 +559,7 @@ def slope_statistics(
         require_near(name, float(plain.total_mean[variables.unit.index(name)]), float(np.sqrt(variance)))
     numbers = _numbers(slopes, covariates)
     reduced = data.reduced(variables, covariates, len(fixed), numbers)
-    return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
+    return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced, exogenous)
 
 
 def regular(cov: Floats) -> Floats:
