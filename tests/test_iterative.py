@@ -93,3 +93,28 @@ def test_centres_of_covariates_do_not_matter(far: float, level: int) -> None:
     )
     assert other.optimum.converged
     assert other.llf == pytest.approx(one.llf, abs=1e-6)
+
+
+def test_models_far_from_the_data_take_newton_steps() -> None:
+    """Independence of strongly correlated variables, where scoring gains a tenth with every step."""
+    rng = np.random.default_rng(4)
+    codes = np.repeat(np.arange(100), rng.integers(10, 30, 100))
+    names = [f"y{k}" for k in range(24)]
+    within, between = rng.normal(size=(len(codes), 6)), 0.5 * rng.normal(size=(100, 6))
+    loadings = np.kron(np.eye(6), np.ones(4))
+    values = within @ loadings + 0.6 * rng.normal(size=(len(codes), 24))
+    values += (between @ loadings + 0.3 * rng.normal(size=(100, 24)))[codes]
+    frame = pd.DataFrame(values, columns=names).assign(cluster=codes)
+    factor = "f =~ " + " + ".join(names)
+    table, sample = prepared(f"level: 1\n {factor}\nlevel: 2\n {factor}", True, frame)
+    part = level_baseline_table(table, 1)
+    dense = estimate(part, sample)
+    objective = dense.objective
+    saturated = [block.level == 2 for block in objective.blocks]
+    start = starts(objective, sample)[0]
+    found = _core.minimize_iteratively(objective.core, start, *bounds(objective), saturated)
+    assert found["stop"] == 0
+    assert any(newton for *_, newton in found["iterations"])
+    assert len(found["iterations"]) < 14
+    assert found["value"] == pytest.approx(dense.optimum.value, abs=1e-6)
+    np.testing.assert_allclose(found["theta"], dense.theta, rtol=1e-4, atol=1e-5)

@@ -435,10 +435,10 @@ def test_moments_do_not_have_what_robust_inference_needs(options: dict[str, Any]
             wanted()
 
 
-def test_least_squares_has_no_scores() -> None:
+def test_least_squares_has_no_likelihood_of_single_rows() -> None:
     fit = msem.sem("f =~ y1 + y2 + y3 + y4", DEMO, estimator="ULS")
     with pytest.raises(UnsupportedError, match="by least squares"):
-        fit.scores()
+        fit.cluster_loglik()
 
 
 def test_one_cluster_is_not_enough() -> None:

@@ -1,6 +1,7 @@
 #include "fit/iterative.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
@@ -13,9 +14,11 @@ namespace {
 int below(const Group& g) { return g.levels.front(); }
 int above(const Group& g) { return g.levels.back(); }
 
-constexpr double kSolved = 0.03;     // relative residual of a system that counts as solved
-constexpr int kProducts = 200;       // at most so many for one system
-constexpr double kKeptPivot = 1e-7;  // smallest squared pivot of the information of the kept level
+constexpr double kSolved = 0.03;      // relative residual of a system that counts as solved
+constexpr int kProducts = 200;        // at most so many for one system
+constexpr double kSlow = 0.2;         // ratio of decrements above which expected information is not enough
+constexpr double kDifference = 1e-4;  // in standard errors, of points whose gradients are compared
+constexpr double kKeptPivot = 1e-7;   // smallest squared pivot of the information of the kept level
 
 // The model at one point, with what products of its information with vectors need.
 class Point {
@@ -72,6 +75,15 @@ class Point {
       pull_back(g, m, out);
     }
     return out;
+  }
+
+  // Half the second derivatives times a vector, from the gradients here and `length` times the vector further
+  // on; zero if that is outside the domain.
+  Vector observed_product(const Vector& theta, const Vector& x, double length) const {
+    Point further;
+    if (!further.prepare(*objective_, *saturated_, theta + length * resolve(x)))
+      return Vector::Zero(x.size());
+    return (further.gradient - gradient) / (2 * length);
   }
 
   std::vector<BlockPoint> blocks;
@@ -232,19 +244,22 @@ class Preconditioner {
   std::vector<double> size_;
 };
 
-// Preconditioned conjugate gradients over the parameters that are free to move; empty if they fail.
-Vector solve(const Point& at, const Preconditioner& preconditioner, const Vector& free, const Vector& g) {
+// Preconditioned conjugate gradients over the parameters that are free to move; empty if they fail. `product`
+// has the information times a vector of this squared length in the metric of the preconditioner.
+template <typename Product>
+Vector solve(const Preconditioner& preconditioner, const Vector& free, const Vector& g,
+             const Product& product) {
   Vector x = Vector::Zero(g.size()), r = g.cwiseProduct(free);
   Vector z = preconditioner.apply(r).cwiseProduct(free), direction = z;
   double norm = r.dot(z);
   const double target = kSolved * kSolved * norm;
   for (int count = 0; count < kProducts && norm > target && norm > 0; ++count) {
-    const Vector product = at.product(direction).cwiseProduct(free);
-    const double curvature = direction.dot(product);
+    const Vector image = product(direction, norm).cwiseProduct(free);
+    const double curvature = direction.dot(image);
     if (!(curvature > 0)) return {};
     const double length = norm / curvature;
     x += length * direction;
-    r -= length * product;
+    r -= length * image;
     z = preconditioner.apply(r).cwiseProduct(free);
     const double next = r.dot(z);
     if (!std::isfinite(next) || next < 0) return {};
@@ -287,18 +302,31 @@ class Iterative {
 
   Stop iterate(Optimum& out, const Preconditioner& preconditioner, const std::vector<bool>& saturated,
                const ScoringOptions& options) {
+    double before = 0;
+    bool newton = false;
     for (int count = 0; count < options.max_iterations; ++count) {
       check_interrupt();
       const std::vector<int> bound = active(out.theta);
       Vector free(out.theta.size());
       for (Index i = 0; i < free.size(); ++i) free[i] = bound[i] ? 0 : 1;
-      const Vector delta = solve(current_, preconditioner, free, -0.5 * current_.gradient);
+      const Vector uphill = -0.5 * current_.gradient;
+      Vector delta;
+      if (newton) {
+        delta = solve(preconditioner, free, uphill, [&](const Vector& x, double norm) {
+          return current_.observed_product(out.theta, x, kDifference / std::sqrt(norm));
+        });
+      }
+      if (!delta.size())
+        delta =
+            solve(preconditioner, free, uphill, [&](const Vector& x, double) { return current_.product(x); });
       if (!delta.size()) return Stop::kNoProgress;
       const Vector clipped = (out.theta + delta).cwiseMax(lower_).cwiseMin(upper_) - out.theta;
       const double decrement = -0.5 * current_.gradient.dot(clipped);
       const bool last = std::abs(decrement) < options.tolerance;
       const bool moved = step(out, saturated, current_.resolve(clipped), decrement);
-      out.iterations.push_back({current_.value, decrement, 0, false});
+      out.iterations.push_back({current_.value, decrement, 0, newton});
+      newton = newton || (count > 1 && decrement > kSlow * before);
+      before = decrement;
       if (last) return Stop::kConverged;
       if (!moved) return Stop::kNoProgress;
     }

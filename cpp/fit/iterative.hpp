@@ -1,4 +1,5 @@
-// Fisher scoring for models one level of which is saturated: p (p + 1) / 2 parameters and more.
+// Fisher scoring, and Newton steps where that is slow, for models one level of which is saturated: p (p + 1)
+// / 2 parameters and more.
 //
 // No information matrix is formed. Every step solves I x = g by conjugate gradients; a product I x costs as
 // much as a gradient. The preconditioner has the information of the level that is not saturated as it is at

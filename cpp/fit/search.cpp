@@ -12,8 +12,10 @@ namespace msem {
 namespace {
 
 constexpr double kNotable =
-    0.05;                     // in -2 log L: what an attempt has to be lower by than others without a maximum
-constexpr int kAttempt = 60;  // iterations from one start before another is tried
+    0.05;  // in -2 log L: what an attempt has to be lower by than others without a maximum
+constexpr int kMatrix =
+    1000;  // parameters whose information matrix is formed where products with it do not do
+constexpr int kAttempt = 60;           // iterations from one start before another is tried
 constexpr double kRough = 1e-6;        // decrement at which a search with few nodes ends
 constexpr double kBeyond = 1e-4;       // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;         // difference in -2 log L between maxima that counts as none
@@ -59,7 +61,7 @@ class Route {
     few_ = std::min(kAttempt, options_.max_iterations);
     Optimum best = ordinary();
     const bool found = best.stop == Stop::kConverged && options_.space != Space::kCone && !sample_.cone;
-    if (found && !options_.saturated.empty()) return best;
+    if ((found || many()) && !options_.saturated.empty()) return best;
     if (regular(best) && options_.starts <= 0 && !few_clusters()) {
       best.proper = true;
       return best;
@@ -92,13 +94,15 @@ class Route {
     if (!options_.saturated.empty()) {
       Optimum near = minimize_iteratively(objective_, first_, plan_.lower, plan_.upper, options_.saturated,
                                           {few_, options_.tolerance});
-      if (near.stop == Stop::kConverged && !below_saturated(near)) return near;
+      if (many() || (near.stop == Stop::kConverged && !below_saturated(near))) return near;
     }
     if (std::optional<Optimum> found = by_few_nodes()) return std::move(*found);
     Optimum best = attempt(first_, few_);
     const bool more = options_.max_iterations > kAttempt || best.stop == Stop::kBadStart;
     return best.stop != Stop::kConverged && more && !brief_ ? restart(std::move(best), few_) : best;
   }
+
+  bool many() const { return objective_.npar() > kMatrix; }
 
   // A maximum within the cone, and not at its border.
   bool regular(const Optimum& o) const {

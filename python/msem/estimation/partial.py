@@ -26,9 +26,9 @@ def estimate_partially(
 ) -> Estimate:
     """Fit a model of several levels, all but one of them saturated.
 
-    Fisher scoring by conjugate gradients, whose cost hardly grows with the parameters of the saturated level; by the
-    usual steps, if necessary from the usual starts, where that does not converge, there are constraints, or the data
-    have holes.
+    Fisher scoring and Newton steps by conjugate gradients, whose cost hardly grows with the parameters of the saturated
+    level; if necessary from the usual starts. By the usual steps where that does not converge with fewer than a
+    thousand parameters, there are constraints, or the data have holes.
 
     Parameters
     ----------
@@ -49,10 +49,9 @@ def estimate_partially(
     if loss is not None:
         return estimate(table, sample, loss=loss)
     by_products = table.nlevels == 2 and not table.constraints and sample.complete
-    near = list(_near(table, sample, level, values))
+    other = 3 - level if by_products else 0  # of two levels
     best: Estimate | None = None
-    for first in (near, None):
-        other = 3 - level if by_products and first is near else 0  # of two levels
+    for first in (list(_near(table, sample, level, values)), None):
         try:
             found = estimate(table, sample, tolerance=TOLERANCE, saturated_level=other, first=first)
         except ModelError:
