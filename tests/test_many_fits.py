@@ -65,7 +65,8 @@ def assert_is_sem(many: ManyFits, row: int, fit: msem.Fit, atol: float = 1e-8) -
     assert_allclose(many.params.iloc[row] / (1 + np.abs(est)), est / (1 + np.abs(est)), rtol=0, atol=atol)
     assert_allclose(many.bse.iloc[row] / (1 + se), se / (1 + se), rtol=0, atol=atol)
     measures = fit.fit_measures()
-    expected = [fit.llf, measures["chisq"], measures["pvalue"]]
+    end = "_scaled" if fit.options.scaled_test else ""
+    expected = [fit.llf, measures[f"chisq{end}"], measures[f"pvalue{end}"]]
     assert_allclose(found[["llf", "chisq", "pvalue"]].astype(float), expected, rtol=1e-9, atol=1e-7)
     assert found["df"] == fit.df
 

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 import msem
 from msem.data.storage import signed
 from msem.distributions import normal_rejection
-from msem.errors import DataError, DataWarning, ModelError, MsemWarning
+from msem.errors import ConvergenceWarning, DataError, DataWarning, ModelError, MsemWarning
 from msem.fits.checkpoint import PowerFile
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.power import performance
@@ -379,3 +379,81 @@ def test_mistakes_are_named() -> None:
         msem.power(msem.compile(DEMO, group_labels=["a", "b"]), DEMO_POPULATION, grid)
     with pytest.raises((ModelError, DataError), match="y9"):
         msem.power(DEMO.replace("y3", "y9"), DEMO_POPULATION, grid)
+
+
+TAILS = "level: 1\n y ~ 0.3*x\n y ~~ 1*y\n x ~~ 1*x\nlevel: 2\n y ~~ 0.5*y"
+
+
+def test_robust_errors_are_those_of_rows_that_are_drawn() -> None:
+    grid, tails = {"nclusters": 200, "cluster_sizes": 5}, msem.NonNormal(skewness=1.5, kurtosis=4)
+    arguments = {
+        "replications": 300,
+        "seed": 5,
+        "distribution": tails,
+        "cluster": "cluster",
+        "progress": False,
+    }
+    text = "level: 1\n y ~ x\nlevel: 2\n y ~~ y"
+    plain = msem.power(text, TAILS, grid, **arguments)
+    robust = msem.power(text, TAILS, grid, estimator="MLR", **arguments)
+    # the variance of the residual variance is 1 + 4/2 times that of a normal one, as the sandwich knows
+    at = plain.fits().names.index("y~~y")
+    assert plain.parameters["se_ratio"][at] < 0.8
+    assert plain.parameters["coverage"][at] < 0.9
+    assert robust.parameters["se_ratio"][at] == pytest.approx(1, abs=0.15)
+    assert robust.parameters["coverage"][at] > 0.9
+    assert (robust.designs["converged"] == 1).all()
+    other = msem.power(text, TAILS, grid, estimator="MLR", threads=2, **arguments)
+    pd.testing.assert_frame_equal(robust.parameters, other.parameters, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "test"),
+    [
+        ({"estimator": "MLR"}, "yuan_bentler_mplus"),
+        ({"se": "robust", "test": "yuan.bentler"}, "yuan_bentler"),
+        ({"test": "hotelling"}, "hotelling"),
+        ({"test": "swain"}, "swain"),
+        ({"estimator": "WLSMV"}, "scaled_shifted"),
+    ],
+)
+def test_fits_of_power_are_those_of_sem(options: dict[str, str], test: str) -> None:
+    grid = {"nclusters": 60, "cluster_sizes": 8}
+    found = demo_power(4, grid=grid, cluster="cluster", **options)
+    (cell,) = found.cells
+    if not cell.rows:
+        frames = msem.simulate(
+            DEMO_POPULATION, nclusters=60, cluster_sizes=8, seed=11, replications=4, as_="statistics"
+        )
+    else:
+        frames = cell.samples(0, 4)
+    given = {"cluster": "cluster"} if cell.rows else {}
+    rows = found.fits().fits
+    for k, sample in enumerate(frames):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MsemWarning)
+            fit = msem.sem(DEMO, sample, **given, **options)
+        own = fit.tests().loc[test]
+        assert_allclose(
+            rows.loc[k, ["chisq", "pvalue"]].astype(float), own[["statistic", "pvalue"]].astype(float)
+        )
+        assert_allclose(found.fits().bse.iloc[k], fit.bse, rtol=1e-8)
+
+
+def test_a_wrong_model_may_be_fitted_robustly() -> None:
+    grid = {"nclusters": 80, "cluster_sizes": 8}
+    wrong = DEMO.replace("fw ~ x1 + x2 + x3", "fw ~ x1 + x2 + 0*x3")
+    arguments = {"replications": 20, "seed": 3, "progress": False}
+    robust = msem.power(wrong, DEMO_POPULATION, grid, estimator="MLR", **arguments)
+    plain = msem.power(wrong, DEMO_POPULATION, grid, **arguments)
+    assert robust.designs["misfit"][0] == plain.designs["misfit"][0] > 10
+    assert robust.designs["rejected"][0] > 0.5
+    assert_allclose(robust.parameters["population"], plain.parameters["population"])
+
+
+def test_a_cell_without_estimates_is_warned_of() -> None:
+    with pytest.warns(
+        ConvergenceWarning, match=r"design cell 1 \(nclusters=40, .*none of the 5 samples .* 5 of them"
+    ):
+        found = demo_power(5, grid={"nclusters": 40, "cluster_sizes": 5}, max_iterations=1)
+    assert found.designs["converged"][0] == 0

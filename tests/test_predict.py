@@ -132,3 +132,42 @@ def test_a_model_without_covariates_has_a_prediction_for_every_row():
         found = fit.predict(rows)
         assert found.shape == (200, 3)
         assert found.to_numpy()[-1] == pytest.approx(data.mean().to_numpy(), abs=1e-6)
+
+
+ALONE = "level: 1\n fw =~ y1 + y2 + y3\n fw ~ x1\nlevel: 2\n fb =~ y1 + y2 + y3\n fb ~ w1"
+
+
+def test_rows_need_no_clusters_where_no_covariate_has_a_latent_part(demo):
+    fit = msem.sem(ALONE, demo, cluster="cluster")
+    rows = demo[["x1", "w1"]].sample(50, random_state=2)
+    with_clusters = fit.predict(demo.loc[rows.index])
+    assert_allclose(fit.predict(rows), with_clusters)
+    p = fit.params
+    expected = (
+        p["y2~1.l2"] + p["fw=~y2"] * p["fw~x1"] * rows["x1"] + p["fb=~y2.l2"] * p["fb~w1.l2"] * rows["w1"]
+    )
+    assert_allclose(fit.predict(rows)["y2"], expected)
+    # a covariate of clusters may vary from row to row, and clusters that are not known do not matter
+    grid = {"x1": np.zeros(3), "w1": np.array([-1.0, 0.0, 1.0]), "cluster": np.array([1.0, 1.0, np.nan])}
+    steps = np.diff(fit.predict(grid)["y1"])
+    assert_allclose(steps, p["fb~w1.l2"])
+    moments = msem.sem(ALONE, fit.saturated)
+    assert_allclose(moments.predict(rows), fit.predict(rows), atol=0.01)
+    with pytest.raises(DataError, match="cluster"):
+        fit.predict(demo.drop(columns="cluster"), random_effects=True)
+
+
+def test_slopes_are_predicted_without_clusters(demo):
+    text = "level: 1\n y1 ~ rv('s')*x1\nlevel: 2\n y1 ~ w1\n s ~ w1"
+    fit = msem.sem(text, demo, cluster="cluster")
+    assert_allclose(fit.predict(demo[["x1", "w1"]]), fit.predict(demo), atol=1e-12)
+    p = fit.params
+    slopes = p["s~1.l2"] + p["s~w1.l2"] * demo["w1"]
+    assert_allclose(
+        fit.predict(demo[["x1", "w1"]])["y1"], p["y1~1.l2"] + p["y1~w1.l2"] * demo["w1"] + slopes * demo["x1"]
+    )
+
+
+def test_a_latent_part_of_a_covariate_needs_the_cluster(fit, few):
+    with pytest.raises(DataError, match="cluster"):
+        fit.predict(few[["x1", "x2", "w1"]])

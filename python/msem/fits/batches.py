@@ -41,6 +41,7 @@ from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 from msem.postestimation.constraints import definition_values
+from msem.postestimation.fit_measures import tests
 from msem.resampling.progress import Progress, chunks
 from msem.settings import ResolvedSettings
 from msem.simulation.drawn import DrawnSamples, drawn_statistics
@@ -251,8 +252,15 @@ def _fill(out: FitArrays, k: int, fit: Fit) -> None:
     out.est[k] = np.append(fit.estimate.theta, values)
     out.se[k] = np.append(fit.standard_errors, errors)
     out.llf[k] = fit.llf
-    if fit.discrepancy is not None:
-        tests = fit.discrepancy.tests()
-        adjusted = fit.options.adjusted_test
-        own = tests.loc[adjusted if adjusted in tests.index else "standard"]
+    chosen = _shown_test(fit)
+    if chosen is not None:
+        own = tests(fit).loc[chosen]
         out.statistic[k], out.pvalue[k] = own["statistic"], own["pvalue"]
+
+
+def _shown_test(fit: Fit) -> str | None:
+    """The test that is reported; None for the likelihood ratio."""
+    if fit.discrepancy is not None:
+        adjusted = fit.options.adjusted_test
+        return adjusted if adjusted in fit.discrepancy.tests().index else "standard"
+    return next((test for test in fit.options.test if test != "standard"), None)

@@ -164,6 +164,11 @@ class CompiledModel:
         values = {own.name: getattr(self.settings, own.name) for own in fields(Settings)}
         return {own.name: values[own.name] for own in fields(Settings) if values[own.name] != own.default}
 
+    @property
+    def by_cluster(self) -> bool:
+        """Whether its standard errors or tests look at single clusters (of one level, rows): not statistics."""
+        return self._resolved(None).by_cluster
+
     @cached_property
     def df(self) -> int:
         """Degrees of freedom: saturated less free parameters, those that equality constraints determine left out."""

@@ -56,7 +56,7 @@ class Cell:
         Of its samples.
     seed : int
     rows : bool
-        Whether samples are drawn as data and not as statistics: see `need_rows`.
+        Whether samples are drawn as data and not as statistics: see `need_rows`; also where errors or tests are robust.
     """
 
     number: int
@@ -147,7 +147,8 @@ def make_cells(
 ) -> tuple[Cell, ...]:
     """Cells ready to be drawn from; nothing is drawn yet.
 
-    `rows`: samples are drawn as data, as they are of three levels or where the population has random slopes.
+    `rows`: samples are drawn as data, as they are of three levels, where the population has random slopes, and for
+    errors and tests that look at single clusters.
 
     Raises
     ------
@@ -227,7 +228,7 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
     if table.ordered.thresholds and not table.ordered.logistic and not _has_slopes(table):
         theta = ordered_truth(table, cell.population, cell.clusters)
         return Truth(_with_defined(table, _settled(table, theta, cell.population)), 0.0)
-    if cell.rows:
+    if need_rows(table) or need_rows(cell.population.table):
         return _same(table, cell)
     sample = Sample(tuple(_expected(table, cell)))
     found = estimate(table, sample)

@@ -39,7 +39,8 @@ class FitArrays:
     status, problem : ndarray of object, shape (R,)
     iterations : ndarray of int, shape (R,)
     statistic, pvalue : ndarray, shape (R,)
-        Of the test that goes with the estimator, for fits by least squares; nan for those of a likelihood.
+        Of the test that goes with the estimator or was asked for: that of least squares, a scaled or a corrected one;
+        nan where it is the likelihood ratio.
     """
 
     est: Floats
@@ -67,7 +68,7 @@ class FitArrays:
         return ~np.isin(self.status, NOT_FITTED)
 
     def chisq(self, df: int) -> Floats:
-        """Likelihood-ratio statistics, or those of least squares.
+        """Likelihood-ratio statistics, or those of the test that stands in their place.
 
         nan where there is no saturated maximum, or without degrees of freedom.
         """
@@ -131,12 +132,12 @@ class ManyFits:
     def fits(self) -> pd.DataFrame:
         """A row for each sample: status, converged, llf, chisq, df, pvalue, iterations, problem.
 
-        `pvalue` is nan with weights, primary sampling units or strata, where the unscaled statistic is no chi-square:
-        ask the fit of a single sample, `CompiledModel.fit`, for the scaled test.
+        `chisq` and `pvalue` are those of the test that the estimator has or that was asked for: scaled with robust
+        errors. With weights, primary sampling units or strata the likelihood ratio has no p-value.
         """
         a = self.arrays
         chisq = a.chisq(self.df)
-        pvalue = a.pvalues(self.df) if self.tested else np.full(len(chisq), np.nan)
+        pvalue = a.pvalues(self.df) if self.tested else a.pvalue
         columns = {
             "status": pd.Categorical(a.status),
             "converged": a.fitted,

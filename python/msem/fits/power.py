@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.distributions import normal_halfwidth
 from msem.entry import entry
-from msem.errors import ArgumentError, ModelError, MsemError
+from msem.errors import ArgumentError, ConvergenceWarning, ModelError, MsemError, warn
 from msem.estimation.problems import VERDICTS
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile_for, require_labels
@@ -94,8 +95,8 @@ class Power:
 
         Columns: its settings; nobs; replications; converged, the share of samples with estimates; the share with each
         status; misfit, the noncentrality of the chi-square in this population; mean chisq, df, and rejected, the share
-        of chi-square tests that reject. By least squares the test is the one of the estimator: scaled and shifted for
-        WLSMV.
+        of chi-square tests that reject. The test is the one of the estimator, or that was asked for: scaled for MLR,
+        scaled and shifted for WLSMV.
         """
         out = []
         for cell, known, arrays in zip(self.cells, self.truths, self.arrays, strict=True):
@@ -197,7 +198,8 @@ def power(
     Samples are drawn as sufficient statistics and fitted in compiled threads; of three levels, and with random slopes
     in the model or the population, they are drawn as rows and fitted one after the other, and the model has to be that
     of the population. Samples of ordered variables, those with thresholds in the population, are drawn and fitted so,
-    too, and the model has to hold in the population.
+    too, and the model has to hold in the population. Robust errors and tests (``estimator="MLR"``, ``se="robust"``,
+    WLSMV, ``test="hotelling"``) are of rows as well, and the model may be wrong.
 
     Parameters
     ----------
@@ -245,6 +247,11 @@ def power(
     UnsupportedError
         If covariates or links of the population are not those of the model.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If no sample of a cell has estimates, with the cause that most of them have.
+
     References
     ----------
     Muthen & Muthen (2002). How to use a Monte Carlo study to decide on sample size and determine power. Structural
@@ -265,7 +272,8 @@ def power(
             'cluster="pupil * school"'
         )
     number = require_seed(stored_seed(resume) if seed is None else seed)
-    cells = make_cells(source, population, design_grid, distribution, number, rows=need_rows(compiled.table))
+    rows = need_rows(compiled.table) or compiled.by_cluster
+    cells = make_cells(source, population, design_grid, distribution, number, rows=rows)
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
     with _core.ThreadLimit(workers), Progress("power", count * len(cells), progress) as shown:
@@ -273,7 +281,22 @@ def power(
             arrays = tuple(_fits_of_cell(compiled, cell, count, workers, file, shown) for cell in cells)
         else:
             arrays = _fits_elsewhere(compiled, cells, count, client, threads or 1, file, shown)
+    for cell, own in zip(cells, arrays, strict=True):
+        _warn_of_none(cell, own)
     return Power(compiled, cells, truths, arrays, number, float(alpha))
+
+
+def _warn_of_none(cell: Cell, arrays: FitArrays) -> None:
+    """Warn of a cell none of whose samples has estimates."""
+    if arrays.fitted.any():
+        return
+    cause, count = Counter(map(str, arrays.problem)).most_common(1)[0]
+    shown = ", ".join(f"{name}={value}" for name, value in cell.labels.items())
+    warn(
+        f"design cell {cell.number + 1} ({shown}): none of the {len(arrays)} samples has estimates, {count} of them "
+        f"because: {cause}",
+        ConvergenceWarning,
+    )
 
 
 def _crossed_columns(model: Any, options: Mapping[str, Any]) -> Any:

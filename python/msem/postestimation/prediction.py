@@ -50,7 +50,9 @@ def predict(
     Parameters
     ----------
     data : data frame, optional
-        Rows with the covariates, the cluster and the group column, in any clusters; default: the data of the fit.
+        Rows with the covariates and the group column, and the cluster column where it matters: for random effects, and
+        with covariates whose part between clusters is latent. Otherwise every row is by itself, and covariates of
+        clusters may vary from row to row. Default: the data of the fit.
     random_effects : bool
         Take the between parts of the variables from their posterior means given all data of the cluster, as
         `random_effects` has them; the outcomes must then be in the data too. Otherwise given covariates alone.
@@ -77,9 +79,10 @@ def predict(
     covariates = _covariates(fit)
     _require_given(fit)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
-    columns = cluster_columns(fit, data, cluster)
+    apart = not random_effects and data is not None and _clusters_do_not_matter(fit, covariates)
+    columns = None if apart else cluster_columns(fit, data, cluster)
     parts = []
-    if random_effects or data is None:
+    if columns is not None and (random_effects or data is None):
         for label, model, rows in prediction_groups(fit, data, columns):
             effects = _effects(model, rows) if random_effects else None
             predicted = _predicted(model, rows.data, outcomes, covariates, effects)
@@ -194,8 +197,10 @@ def _predicted(
     """Expectations of the outcomes in every row; `effects` are parts of variables by level and cluster."""
     upper = _parts_of_covariates(model, data, covariates) if effects is None else effects
     known = upper.means
+    apart = data.codes is None
     codes = {
-        level: data.codes_of(level) if level > WITHIN else np.arange(data.nobs) for level in model.levels
+        level: np.arange(data.nobs) if level == WITHIN or apart else data.codes_of(level)
+        for level in model.levels
     }
     variables, standing = model.statistics.variables, model.slopes
     parts: dict[int, dict[str, Floats]] = {}
@@ -231,6 +236,13 @@ def _predicted(
         )
         for name in outcomes
     }
+
+
+def _clusters_do_not_matter(fit: Solution, covariates: Sequence[str]) -> bool:
+    """Whether every covariate stands at the level that it is measured on alone, so that a row says all there is."""
+    variables = fit.sample.statistics[0].variables
+    measured = {name: level for level, own in enumerate(variables.measured, 1) for name in own}
+    return all(variables.top(name) == measured[name] for name in covariates)
 
 
 def _require_constant(name: str, values: Floats, first: NDArray[np.intp]) -> None:

@@ -129,7 +129,7 @@ def new_rows(
     fit: Solution,
     frame: Any,
     names: Sequence[str],
-    clusters: ClusterColumns,
+    clusters: ClusterColumns | None,
     holes: Holes | None = None,
 ) -> dict[int, ClusteredData]:
     """Variables of a frame of new data, by the number of their group from 0; any clusters of any size.
@@ -140,8 +140,8 @@ def new_rows(
         Of the model, for the labels of its groups.
     frame : data frame or mapping of arrays
     names : sequence of str
-    clusters : ClusterColumns
-        Not used for a single level.
+    clusters : ClusterColumns or None
+        Not used for a single level; None for rows whose clusters do not matter.
     holes : Holes, optional
         Keep rows with missing values; otherwise only complete ones.
 
@@ -152,7 +152,7 @@ def new_rows(
         cluster, or a cluster is in several groups.
     """
     groups, crossed = fit.sample.groups, fit.table.crossed
-    column, inner = clusters if fit.table.multilevel else (None, ())
+    column, inner = clusters if clusters is not None and fit.table.multilevel else (None, ())
     if len(groups) == 1:
         return {0: clustered_data(frame, names, column, holes, None, inner, crossed=crossed, known=True)}
     grouping = known_groups(frame, fit.options.group, [one.label for one in groups])
