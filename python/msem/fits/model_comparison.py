@@ -15,12 +15,15 @@ from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_converged, require_unpenalized
 from msem.estimation.least_squares import LeastSquaresSolution
 from msem.fits.fit import Fit
+from msem.fits.level_comparison import compare_levels, compare_segregated
+from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
 from msem.postestimation.nested import Embedding, embed, require_comparable
 from msem.settings import require_choice
 
+Comparable = Fit | SegregatedFit | LevelFit
 Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
 
 METHODS = ("auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
@@ -30,24 +33,25 @@ LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the s
 
 @entry
 def compare_models(
-    *fits: Fit | Mapping[str, Fit] | Sequence[Fit],
+    *fits: Comparable | Mapping[str, Comparable] | Sequence[Comparable],
     method: Method = "auto",
     scaled_shifted: bool = False,
-    **named: Fit,
+    **named: Comparable,
 ) -> pd.DataFrame:
     """Likelihood-ratio tests of nested models.
 
     Parameters
     ----------
     *fits : fits, one mapping from name to fit, or one list of fits
-        Without names they are called model_1, model_2, ...
+        Without names they are called model_1, model_2, ... Fits of `msem.segregated`, or one level of each, are
+        compared level by level.
     method : {"auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"}
         How the likelihood ratio is scaled. "auto" takes "standard" if no fit is robust. If one is it takes
         "satorra_bentler_2001", and "satorra_bentler_2010" where the scaling of that is not positive. The scaled
         methods need raw data.
     scaled_shifted : bool
         Match the variance of the statistic too, not only its mean; for "satorra_bentler_2010" and "satorra_2000".
-    **named : Fit
+    **named : Fit, SegregatedFit or LevelFit
         Fits with their names.
 
     Returns
@@ -56,7 +60,8 @@ def compare_models(
         A row for each model, the one with most parameters first. Columns npar, df, llf, aic, bic, chisq (against the
         saturated model, not scaled); and of the test against the model in the row above: chisq_diff (scaled), df_diff,
         pvalue, scaling, rmsea_diff (RMSEA of the restriction alone; Browne & Du Toit, 1992; Savalei, Brace &
-        Fouladi, 2023), method.
+        Fouladi, 2023), method. Of levels fitted by themselves npar, df, chisq and the test, the level being the first
+        index; models that differ at another level only have no test.
 
     Raises
     ------
@@ -70,12 +75,17 @@ def compare_models(
     For least squares the difference of the minima is scaled and shifted by the weights of the restriction at the
     estimates of the larger model (Satorra, 2000; Asparouhov & Muthen, 2010), or scaled only where the fits have
     ``test="mean.scaled"``; with the weights of "WLS", "GLS" and normal-theory "ULS" it is a chi-square by itself.
+    For levels fitted by themselves the difference of likelihood ratios is a chi-square, or scaled where the moments
+    have a Gamma of their own, and that of discrepancies is scaled and shifted.
 
     That a model contains the next is checked by fitting it to the moments that the other implies, which it must
     reproduce (Bentler & Satorra, 2010).
     """
     require_choice("method", method, METHODS)
-    models = _named_fits(fits, named)
+    given = named_fits("compare_models", fits, named, 2, options_of(compare_models))
+    if any(isinstance(fit, (SegregatedFit, LevelFit)) for fit in given.values()):
+        return _of_levels(given, method, scaled_shifted)
+    models = _checked(given)
     squares = _by_least_squares(models)
     if squares and method not in ("auto", "satorra_2000"):
         raise MsemError(
@@ -92,8 +102,20 @@ def compare_models(
     return table.astype({"df_diff": "Int64", "method": "string"})
 
 
-def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fit]:
-    given = named_fits("compare_models", fits, named, 2, options_of(compare_models))
+def _of_levels(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.DataFrame:
+    """Tests of fits of single levels."""
+    if method not in ("auto", "satorra_2000"):
+        raise MsemError(f'method="{method}" is for fits of sem, cfa and growth: leave it out')
+    kinds = {type(fit): name for name, fit in given.items()}
+    if kinds.keys() == {SegregatedFit}:
+        return compare_segregated(given, shifted=shifted)
+    if kinds.keys() == {LevelFit}:
+        return compare_levels(given, shifted=shifted)
+    names = " and ".join(f"{name} is a {kind.__name__}" for kind, name in kinds.items())
+    raise ModelError(f"{names}: give fits of the same kind")
+
+
+def _checked(given: Mapping[str, Any]) -> Mapping[str, Fit]:
     for name, fit in given.items():
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")

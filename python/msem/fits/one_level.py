@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -148,6 +148,7 @@ def _fit_likelihood(table: ParameterTable, moments: GroupedMoments, level: int, 
         _settings(table),
         level=level,
         method="likelihood",
+        gamma=gamma,
         part=replace(found.table, rows=renumbered(rows)),
         own=own,
         vcov_naive=naive,
@@ -210,18 +211,14 @@ def _naive_covariance(
 def robust_likelihood(found: Estimate, moments: GroupedMoments, *, robust: bool) -> tuple[Floats, float]:
     """Sandwich covariance of the estimates, and the mean of the likelihood-ratio statistic of a true model.
 
-    The score at the estimates is J'A(m - mu) for saturated moments m with information A, so its covariance is
-    J'A Gamma A J; the statistic is asymptotically a weighted sum of chi-squares with mean tr(A^-1 B) - tr(I^-1 J'BJ),
-    B = A Gamma A (Satorra & Bentler, 1994; Yuan & Bentler, 2007).
+    The statistic is asymptotically a weighted sum of chi-squares with mean tr(A^-1 B) - tr(I^-1 J'BJ), with A the
+    information about the moments, B = A Gamma A and J their derivatives (Satorra & Bentler, 1994; Yuan & Bentler,
+    2007).
 
     Parameters
     ----------
-    found : Estimate
-        Of expected statistics.
-    moments : GroupedMoments
-        Whose Gamma is A^-1 in groups that do not need their own.
-    robust : bool
-        Whether all groups have to have their own.
+    found, moments, robust
+        See `score_parts`.
 
     Returns
     -------
@@ -229,6 +226,44 @@ def robust_likelihood(found: Estimate, moments: GroupedMoments, *, robust: bool)
     expectation : float
     """
     basis = free_directions(found)
+    parts = score_parts(found, moments, basis, robust=robust)
+    bread = np.linalg.inv(parts.information)
+    inner = bread @ parts.meat
+    return basis @ inner @ bread @ basis.T, parts.saturated - float(np.trace(inner))
+
+
+class ScoreParts(NamedTuple):
+    """What the scores of a model of expected statistics vary by.
+
+    Attributes
+    ----------
+    information : ndarray, shape (k, k)
+        J'AJ along some directions.
+    meat : ndarray, shape (k, k)
+        J'A Gamma A J, the covariance matrix of the scores.
+    saturated : float
+        tr(A^-1 A Gamma A) over the moments that are not given.
+    """
+
+    information: Floats
+    meat: Floats
+    saturated: float
+
+
+def score_parts(found: Estimate, moments: GroupedMoments, basis: Floats, *, robust: bool) -> ScoreParts:
+    """Information, and covariance matrix of the scores J'A(m - mu) of saturated moments m with information A.
+
+    Parameters
+    ----------
+    found : Estimate
+        Of expected statistics.
+    moments : GroupedMoments
+        Whose Gamma is A^-1 in groups that do not need their own.
+    basis : ndarray, shape (npar, k)
+        Directions of the derivatives J.
+    robust : bool
+        Whether all groups have to have their own Gamma.
+    """
     jacobians, breads, blocks, given = [], [], [], []
     for number, one in enumerate(moments.groups, 1):
         if robust:
@@ -246,11 +281,8 @@ def robust_likelihood(found: Estimate, moments: GroupedMoments, *, robust: bool)
     if moments.influence:
         root = np.hstack(moments.influence) @ a
         meat = root.T @ root
-    bread = np.linalg.inv(j.T @ a @ j)
-    inner = bread @ j.T @ meat @ j
     at = np.ix_(free, free)
-    expectation = np.trace(np.linalg.solve(a[at], meat[at])) - np.trace(inner)
-    return basis @ inner @ bread @ basis.T, float(expectation)
+    return ScoreParts(j.T @ a @ j, j.T @ meat @ j, float(np.trace(np.linalg.solve(a[at], meat[at]))))
 
 
 # -- discrepancies: the level's matrix by itself ---------------------------------------------------------------
@@ -268,7 +300,7 @@ def _fit_discrepancy(
     sample = Sample(
         tuple(_level_group(moments, number, level, normal=normal) for number in range(len(moments.groups)))
     )
-    units = [_standard_unit(one, level) for one in moments.groups]
+    units = [standard_unit(one, level) for one in moments.groups]
     losses = [
         least_squares_loss(own[1].cov, own[1].mean if means else None, unit, s.nobs)
         for own, unit, s in zip(sample.levels, units, sample.statistics, strict=True)
@@ -297,6 +329,7 @@ def _fit_discrepancy(
         solution,
         level=level,
         method=method,
+        gamma=gamma,
         part=replace(
             found.table,
             rows=tuple(row._replace(level=level) for row in found.table.rows),
@@ -468,7 +501,7 @@ def _level_group(moments: GroupedMoments, number: int, level: int, *, normal: bo
     part = one.levels[level - 1]
     cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
     mean = part.mean.to_numpy() if moments.is_highest(level) else np.zeros(len(cov))
-    unit = _standard_unit(one, level)
+    unit = standard_unit(one, level)
     some = cov if normal else np.diag(unit)
     statistics = single_level_statistics(some, mean, moments.size_of(one, level), names)
     if normal:
@@ -482,7 +515,7 @@ def _level_group(moments: GroupedMoments, number: int, level: int, *, normal: bo
     )
 
 
-def _standard_unit(moments: LevelMoments, level: int) -> Floats:
+def standard_unit(moments: LevelMoments, level: int) -> Floats:
     """Variance that standardizes each variable: the level's own, at least a twentieth of the total."""
     total: dict[str, float] = {}
     for one in moments.arrays.values():

@@ -18,6 +18,7 @@ from msem.fits.fit import Fit
 from msem.fits.pooling import Pooled
 from msem.fits.reporting import inner_counts
 from msem.fits.saved import SavedFit
+from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.model.levels import level_title
 from msem.output.documents import great_table, save_word
@@ -27,7 +28,9 @@ from msem.settings import require_choice, several
 from msem.version import __version__
 
 Show = Literal["se", "ci", "pvalue", "stars", "std_all", "std_lv", "std_nox"]
-Shown = Fit | SavedFit | Pooled
+Shown = Fit | SavedFit | Pooled | SegregatedFit
+Measured = Mapping[str, Mapping[str, tuple[str, float]]]
+"""Fit measures and their values, by the section they stand in and the name that was asked for."""
 BOUNDS = (0.05, 0.01, 0.001)
 SECTIONS = {
     "=~": "Loadings",
@@ -171,7 +174,7 @@ def table(
     Parameters
     ----------
     *fits : fits, one mapping from name to fit, or one list of fits
-        Without names they are called model_1, model_2, ...
+        Without names they are called model_1, model_2, ... Fits of `msem.segregated` have fit measures of each level.
     show : str or sequence of str
         What stands beside an estimate: "se" in parentheses, "ci" in brackets, "pvalue", "stars" for p < .05, .01 and
         .001; a column of its own have "std_all", "std_lv" and "std_nox".
@@ -213,9 +216,10 @@ def table(
         require_choice("show", name, get_args(Show))
     given = named_fits("table", fits, named, options=options_of(table))
     for name, fit in given.items():
-        if not isinstance(fit, Fit | SavedFit | Pooled):
+        if not isinstance(fit, Shown):
             raise ModelError(
-                f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, saved or pooled ones"
+                f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, saved or pooled ones, and of "
+                "msem.segregated"
             )
     standardized = tuple(name for name in shown if name in HEADINGS)
     kept = None if ops is None else several(ops)
@@ -296,34 +300,43 @@ def pvalue_text(value: float, digits: int, apa: bool, name: str = "") -> str:
     return f"{name}= {number_text(value, digits, apa)}" if name else number_text(value, digits, apa)
 
 
-def _measured(
-    given: Mapping[str, Shown], wanted: str | Sequence[str] | None
-) -> dict[str, dict[str, tuple[str, float]]]:
-    """For each fit, by the name asked for, the measure that stands for it and its value."""
-    found = {name: fit.fit_measures() for name, fit in given.items()}
+def _measured(given: Mapping[str, Shown], wanted: str | Sequence[str] | None) -> dict[str, Measured]:
+    """For each fit, by section and by the name asked for, the measure that stands for it and its value."""
+    found = {
+        name: {section: part.fit_measures() for section, part in _tested(fit).items()}
+        for name, fit in given.items()
+    }
+    every = [own for sections in found.values() for own in sections.values()]
     if wanted is None:
         at = MEASURES.index("srmr") + 1
         names = [
             *MEASURES[:at],
-            *dict.fromkeys(one for own in found.values() for one in _by_level(own)),
+            *dict.fromkeys(one for own in every for one in _by_level(own)),
             *MEASURES[at:],
         ]
     else:
         names = [name.lower().replace(".", "_") for name in several(wanted)]
         for name in names:
-            if not any(name in own.index for own in found.values()):
-                chosen_measures(next(iter(found.values())), name)
-    out: dict[str, dict[str, tuple[str, float]]] = {}
-    for name, own in found.items():
-        # the sum over levels is no SRMR, whose conventions are for one covariance matrix
-        summed = wanted is None and bool(_by_level(own))
-        keys = {
-            one: reported(one, own.index)
-            for one in names
-            if one in own.index and not (summed and one == "srmr")
-        }
-        out[name] = {one: (key, float(own[key])) for one, key in keys.items()}
-    return out
+            if not any(name in own.index for own in every):
+                chosen_measures(every[0], name)
+    return {
+        name: {section: _standing_for(names, own, summed=wanted is None) for section, own in sections.items()}
+        for name, sections in found.items()
+    }
+
+
+def _standing_for(names: Sequence[str], measures: pd.Series, *, summed: bool) -> dict[str, tuple[str, float]]:
+    """The measures that stand for some names; without the sum of SRMR over levels, if `summed`.
+
+    That is no SRMR, whose conventions are for one covariance matrix.
+    """
+    left_out = summed and bool(_by_level(measures))
+    keys = {
+        one: reported(one, measures.index)
+        for one in names
+        if one in measures.index and not (left_out and one == "srmr")
+    }
+    return {one: (key, float(measures[key])) for one, key in keys.items()}
 
 
 def _by_level(measures: pd.Series) -> list[str]:
@@ -339,7 +352,7 @@ def _measure_row(name: str, levels: bool) -> str:
 def _below(
     given: Mapping[str, Shown],
     parts: Mapping[tuple[str, str], pd.Series],
-    measured: Mapping[str, Mapping[str, tuple[str, float]]],
+    measured: Mapping[str, Measured],
     digits: int,
     apa: bool,
 ) -> pd.DataFrame:
@@ -349,19 +362,21 @@ def _below(
     for name, fit in given.items():
         column = {("Sample", "Units"): _count(fit.nobs)}
         if fit.nclusters is not None:
-            inner = inner_counts(fit.options, tuple(fit.groups.values())) if isinstance(fit, Fit) else {}
-            highest = f"Clusters: {fit.options.cluster}" if inner else "Clusters"
+            whole = fit if isinstance(fit, Fit) else None
+            inner = {} if whole is None else inner_counts(whole.options, tuple(whole.groups.values()))
+            highest = f"Clusters: {whole.options.cluster}" if whole is not None and inner else "Clusters"
             column["Sample", highest] = _count(fit.nclusters)
             column |= {("Sample", f"Clusters: {name}"): f"{count:.0f}" for name, count in inner.items()}
         column["Sample", "Parameters"] = f"{fit.npar}"
-        for one, (_, value) in measured[name].items():
-            bare, _ = variant_of(one)
-            text = number_text(value, digits, apa, below_one=bare.startswith(BELOW_ONE))
-            if bare.endswith("pvalue"):
-                text = pvalue_text(value, digits, apa)
-            elif bare in COUNTS:
-                text = f"{value:g}"
-            column["Fit", _measure_row(one, fit.table.multilevel)] = text
+        for section, own in measured[name].items():
+            for one, (_, value) in own.items():
+                bare, _ = variant_of(one)
+                text = number_text(value, digits, apa, below_one=bare.startswith(BELOW_ONE))
+                if bare.endswith("pvalue"):
+                    text = pvalue_text(value, digits, apa)
+                elif bare in COUNTS:
+                    text = f"{value:g}"
+                column[section, _measure_row(one, fit.table.multilevel and section == "Fit")] = text
         columns[first[name]] = column
     rows = list(dict.fromkeys(key for column in columns.values() for key in column))
     index = pd.MultiIndex.from_tuples(rows, names=["section", "row"])
@@ -376,13 +391,24 @@ def _count(number: float) -> str:
     return f"{number:.0f}" if number == round(number) else f"{number:.1f}"
 
 
+def _tested(fit: Shown) -> Mapping[str, Fit | SavedFit | Pooled | LevelFit]:
+    """What has fit measures, by the section that they stand in: the whole, or each level that was fitted by itself."""
+    if not isinstance(fit, SegregatedFit):
+        return {"Fit": fit}
+    return {f"{level_title(own.level, fit.nlevels)}: Fit": own for own in fit.levels}
+
+
+def _estimator(fit: Shown) -> str:
+    if not isinstance(fit, SegregatedFit):
+        return fit.options.estimator
+    scaled = ", its chi-square mean-scaled" if fit.levels[0].scaled else ""
+    return f"{fit.method} of each level{scaled}"
+
+
 def _notes(
-    given: Mapping[str, Shown],
-    measured: Mapping[str, Mapping[str, tuple[str, float]]],
-    show: Sequence[str],
-    ci_level: float,
+    given: Mapping[str, Shown], measured: Mapping[str, Measured], show: Sequence[str], ci_level: float
 ) -> tuple[str, ...]:
-    estimators = {name: fit.options.estimator for name, fit in given.items()}
+    estimators = {name: _estimator(fit) for name, fit in given.items()}
     same = len(set(estimators.values())) == 1
     how = next(iter(estimators.values())) if same else ", ".join(f"{n}: {e}" for n, e in estimators.items())
     beside = {
@@ -401,11 +427,18 @@ def _notes(
     return (" ".join([*notes, f"Estimator {how}.{scaled}", *status, f"msem {__version__}."]),)
 
 
-def _variants(measured: Mapping[str, Mapping[str, tuple[str, float]]]) -> str:
+def _variants(measured: Mapping[str, Measured]) -> str:
     """Which measures are scaled or robust; of which fit, where that is not the same for all."""
     said = {
-        name: variants_note([key for one, (key, value) in own.items() if key != one and value == value])
-        for name, own in measured.items()
+        name: variants_note(
+            [
+                key
+                for own in sections.values()
+                for one, (key, value) in own.items()
+                if key != one and value == value
+            ]
+        )
+        for name, sections in measured.items()
     }
     texts = dict.fromkeys(said.values())
     if len(texts) == 1:

@@ -60,6 +60,8 @@ class LevelFit(Solution):
         1 (within), 2 (between) or 3.
     method : str
         "likelihood", "ml" or "uls".
+    gamma : str
+        "observed", "expected" or "robust": where Gamma comes from if the moments do not carry one.
     part : ParameterTable
         The level's rows of all groups as a table of their own, its parameters numbered from 1.
     own : ndarray of int, shape (k,)
@@ -78,6 +80,7 @@ class LevelFit(Solution):
 
     level: int
     method: str
+    gamma: str
     part: ParameterTable
     own: NDArray[np.intp]
     vcov_naive: Floats
@@ -110,6 +113,11 @@ class LevelFit(Solution):
             label: LevelGroup(number, self.sample.groups, self.estimate, self.sampling, moments=moments)
             for number, (label, moments) in enumerate(self.grouped, 1)
         }
+
+    @property
+    def scaled(self) -> bool:
+        """Whether errors and tests come from Gamma, rather than from the likelihood."""
+        return self.discrepancy is not None or self.gamma == "robust" or self.grouped.needs_gamma
 
     @property
     def theta(self) -> Floats:
