@@ -106,6 +106,8 @@ FUNCTIONS = tuple(
         ("semTools", "auxiliary", 'msem.sem(..., missing="fiml", auxiliary=[...])'),
         ("semTools", "SSpower", "msem.power(model, population, design)"),
         ("semTools", "indProd", "", "add the product as a column of the data"),
+        ("semTools", "probe2WayMC", 'fit.simple_slopes("y ~ x", {"w": [-1, 0, 1]})', "of observed variables"),
+        ("semTools", "plotProbe", 'msem.plots.simple_slopes(fit, "y ~ x")'),
         (
             "lavaan.mi",
             "sem.mi",

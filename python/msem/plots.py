@@ -7,7 +7,7 @@ and by people who see red and green alike.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -23,10 +23,21 @@ from msem.fits.segregated import SegregatedFit
 from msem.fits.synopsis import compare, named_fits
 from msem.model.levels import BETWEEN, Level, level_number, level_title
 from msem.names import unknown_name
-from msem.pictures import canvas, forest, heatmap, lines, outliers
+from msem.pictures import canvas, forest, heatmap, interactions, lines, outliers
 from msem.pictures.diagram import require_converged
 from msem.postestimation.influence import Influence
+from msem.postestimation.moderation import (
+    Moderated,
+    Values,
+    centre_of,
+    chosen_moderator,
+    moderated,
+    other_settings,
+    settings,
+)
 from msem.postestimation.residuals import ResidualKind
+from msem.postestimation.simple_slopes import derived_lines, derived_slopes
+from msem.postestimation.simple_slopes import johnson_neyman as region_of
 from msem.resampling.bootstrap import Bootstrap
 from msem.resampling.intervals import IntervalKind
 from msem.resampling.profile import Profile
@@ -41,11 +52,13 @@ __all__ = [
     "distances",
     "icc",
     "influence",
+    "johnson_neyman",
     "level_fit",
     "missing",
     "power",
     "profile",
     "residuals",
+    "simple_slopes",
 ]
 
 SHOWN: dict[str, str] = {
@@ -428,6 +441,176 @@ def power(
     return lines.draw_power(
         rows.assign(line=line), list(dict.fromkeys(line)), along, f"{of}(α = {found.alpha:g})", ax
     )
+
+
+@entry
+def simple_slopes(
+    fit: Fit,
+    path: str,
+    at: Mapping[str, Values] | None = None,
+    *,
+    values: tuple[float, float] | None = None,
+    products: Mapping[str, str | Sequence[str]] | None = None,
+    level: Level | None = None,
+    ci_level: float = 0.95,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Axes | list[Axes]:
+    """Draw an outcome against a predictor at values of what changes the slope, with confidence bands.
+
+    Everything else is at its mean.
+
+    Parameters
+    ----------
+    fit : Fit
+    path : str
+        ``"y ~ x"``.
+    at : mapping of str to float or sequence of float, optional
+        Values of moderators; default: mean and one standard deviation below and above it. See `Fit.simple_slopes`.
+    values : (float, float), optional
+        Least and greatest value of the predictor; default: two standard deviations about its mean.
+    products : mapping of str to str or sequence of str, optional
+        Columns that are products: ``{"x_w": "x*w"}``.
+    level : {1, 2, "within", "between"}, optional
+        Of the path.
+    ci_level : float
+        Coverage of the bands at single values.
+    ax : matplotlib.axes.Axes or a sequence of them, optional
+        One for each group.
+
+    Returns
+    -------
+    matplotlib.axes.Axes, or a list of them
+
+    Raises
+    ------
+    ModelError
+        If there is no such path, nothing changes its slope, or the model has no means.
+    DataError
+        If there are more than six lines.
+    ExtraError
+        Without matplotlib.
+
+    Examples
+    --------
+    >>> import msem
+    >>> model = "level: 1; y1 ~ rv('s')*x1; level: 2; s ~ w1; y1 ~ w1; y1 ~~ s"
+    >>> fit = msem.sem(model, msem.load_demo(), cluster="cluster")
+    >>> ax = msem.plots.simple_slopes(fit, "y1 ~ x1", {"w1": [-1, 0, 1]})
+    """
+    require_converged(fit.converged)
+    found = moderated(fit, path, products, level)
+    pictures = []
+    for one in found:
+        if any(one.products[name].count(one.predictor) > 1 for name in one.own_products):
+            raise ModelError(
+                f"a product of {one.predictor!r} with itself has no straight line: see simple_slopes()"
+            )
+        place = one.places[one.predictor]
+        mean = one.mean(one.predictor)
+        ends = (mean - 2 * place.sd, mean + 2 * place.sd) if values is None else values
+        grid = np.linspace(*ends, 61)
+        held = settings(one, at)
+        changing = [name for name in held[0] if len({each[name] for each in held}) > 1] or list(held[0])
+        drawn = []
+        for each in held:
+            line = derived_lines(fit, one, each, grid)
+            label = ", ".join(f"{name} = {interactions.signed(each[name])}" for name in changing)
+            drawn.append(interactions.Line(label, grid, line.est, *line.interval(ci_level)))
+        pictures.append((one, drawn))
+    with canvas.panels(ax, len(found), 4.6, 3.5) as axes:
+        for own, (one, drawn) in zip(axes, pictures, strict=True):
+            interactions.draw_slopes(own, drawn, one.outcome, one.predictor, _panel_title(fit, one, found))
+        interactions.share_scale(axes)
+    return axes[0] if len(axes) == 1 else axes
+
+
+@entry
+def johnson_neyman(
+    fit: Fit,
+    path: str,
+    moderator: str | None = None,
+    at: Mapping[str, float] | None = None,
+    *,
+    values: tuple[float, float] | None = None,
+    products: Mapping[str, str | Sequence[str]] | None = None,
+    level: Level | None = None,
+    alpha: float = 0.05,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Axes | list[Axes]:
+    """Draw the slope of a path against what changes it, and where it differs from 0.
+
+    Parameters
+    ----------
+    fit : Fit
+    path : str
+        ``"y ~ x"``.
+    moderator : str, optional
+        Needed where several variables change the slope.
+    at : mapping of str to float, optional
+        Values of the other moderators; default: their means.
+    values : (float, float), optional
+        Least and greatest value of the moderator; default: three standard deviations about its mean. Ticks on its axis
+        are the mean and one standard deviation below and above it.
+    products, level
+        As in `simple_slopes`.
+    alpha : float
+        Of the tests at single values; the band has coverage 1 - alpha.
+    ax : matplotlib.axes.Axes or a sequence of them, optional
+        One for each group.
+
+    Returns
+    -------
+    matplotlib.axes.Axes, or a list of them
+
+    Raises
+    ------
+    ModelError
+        If there is no such path or moderator, or the slope is not linear in it.
+    ExtraError
+        Without matplotlib.
+
+    Examples
+    --------
+    >>> import msem
+    >>> model = "level: 1; y1 ~ rv('s')*x1; level: 2; s ~ w1; y1 ~ w1; y1 ~~ s"
+    >>> fit = msem.sem(model, msem.load_demo(), cluster="cluster")
+    >>> ax = msem.plots.johnson_neyman(fit, "y1 ~ x1")
+    """
+    require_converged(fit.converged)
+    found = moderated(fit, path, products, level)
+    regions = region_of(fit, path, moderator, at, products=products, level=level, alpha=alpha)
+    with canvas.panels(ax, len(found), 4.6, 3.4) as axes:
+        for own, one, (_, region) in zip(axes, found, regions.iterrows(), strict=True):
+            name = chosen_moderator(one, moderator)
+            centre, sd = centre_of(one, name)
+            grid = np.linspace(*((centre - 3 * sd, centre + 3 * sd) if values is None else values), 241)
+            ends = [end for end in (region["lower"], region["upper"]) if grid[0] < end < grid[-1]]
+            grid = np.sort([*grid, *ends])
+            others = other_settings(one, name, at)
+            slopes = derived_slopes(fit, one, [{**others, name: value} for value in grid.tolist()])
+            line = interactions.Line("", grid, slopes.est, *slopes.interval(1 - alpha))
+            marks = [centre + step * sd for step in (-1, 0, 1)] if name in one.places else []
+            interactions.draw_region(
+                own,
+                line,
+                (region["lower"], region["upper"]),
+                region["significant"],
+                [mark for mark in marks if grid[0] <= mark <= grid[-1]],
+                (name, f"Slope of {one.outcome} on {one.predictor}"),
+                _panel_title(fit, one, found),
+            )
+        interactions.share_scale(axes)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _panel_title(fit: Fit, one: Moderated, among: Sequence[Moderated]) -> str:
+    """Group and level of a panel, where there are several."""
+    parts = []
+    if len({each.group for each in among}) > 1:
+        parts.append(fit.group_labels[one.group - 1])
+    if len({each.level for each in among}) > 1:
+        parts.append(level_title(one.level, fit.table.nlevels))
+    return ", ".join(parts)
 
 
 @entry

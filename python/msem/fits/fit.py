@@ -32,6 +32,7 @@ from msem.postestimation.residuals import residual_matrices, residuals
 from msem.postestimation.rotation import factor_correlations, loadings, rotation
 from msem.postestimation.score_tests import score_test
 from msem.postestimation.scores import cluster_loglik, scores
+from msem.postestimation.simple_slopes import johnson_neyman, simple_slopes
 from msem.postestimation.srmr import srmr
 from msem.postestimation.standardized import rsquare, standardized
 from msem.postestimation.tidy import ForTables, glance, tidy
@@ -76,6 +77,7 @@ class Fit(Solution, ForTables):
     effects, contextual_effects = effects, contextual_effects
     reliability, icc_table = reliability, icc_table
     variance_partition = variance_partition
+    simple_slopes, johnson_neyman = simple_slopes, johnson_neyman
 
     # clusters and units
     scores, cluster_loglik = scores, cluster_loglik

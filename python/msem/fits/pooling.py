@@ -39,6 +39,7 @@ from msem.postestimation.effects import contextual_effects, effects
 from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.icc import icc_table
 from msem.postestimation.reliability import reliability
+from msem.postestimation.simple_slopes import simple_slopes
 from msem.postestimation.standardized import rsquare, standardized
 from msem.postestimation.variance_partition import variance_partition
 from msem.settings import Reference, ResolvedSettings, require_choice, several
@@ -375,6 +376,7 @@ class Pooled(Translated):
     icc_table = _asked(icc_table, "fisher")
     reliability = _asked(reliability, "logit")
     variance_partition = _asked(variance_partition, "fisher_root")
+    simple_slopes = _asked(simple_slopes)
 
     def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
         """Means of the fit measures of the imputations, as Mplus gives them.
