@@ -434,7 +434,7 @@ def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str)
         fit(**options)
 
 
-@pytest.mark.parametrize("question", ["predict", "distances"])
+@pytest.mark.parametrize("question", ["posterior", "distances"])
 def test_what_is_not_there_says_so(question: str) -> None:
     with pytest.raises(UnsupportedError, match=r"ordered|least squares"):
         getattr(fit(), question)()

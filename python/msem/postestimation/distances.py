@@ -15,7 +15,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.nested import NestedClusters
 from msem.distributions import chisq_pvalues
 from msem.errors import UnsupportedError
-from msem.estimation.solution import NOT_YET, Solution, without_ordered
+from msem.estimation.solution import NOT_YET, Solution
 from msem.model.levels import BETWEEN, Level
 from msem.model.partable import require_two_levels
 from msem.model.variables import Variables
@@ -148,7 +148,6 @@ def _require_distances(fit: Solution, level: int) -> None:
         )
 
 
-@without_ordered
 def distances(
     fit: Solution,
     level: Level | None = None,
@@ -186,11 +185,19 @@ def distances(
     ------
     DataError, ModelError
         As `factor_scores`.
+    UnsupportedError
+        With ordered variables, or random slopes.
 
     References
     ----------
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
+    ordered = fit.sample.statistics[0].ordered
+    if ordered:
+        raise UnsupportedError(
+            f"{ordered[0]!r} is ordered, and categories have no distance from a model whose distribution is known: "
+            "influence() says how much the estimates depend on single clusters or rows"
+        )
     number = fit.table.nlevels if level is None else fit.table.level(level)
     if fit.has_slopes:
         _require_distances(fit, number)

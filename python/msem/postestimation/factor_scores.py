@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from msem.data.model_statistics import allowed_holes
 from msem.data.rows import ClusteredData
-from msem.errors import ModelError
-from msem.estimation.solution import Solution
+from msem.errors import ModelError, UnsupportedError
+from msem.estimation.solution import NOT_YET, Solution
 from msem.model.levels import WITHIN, Level
-from msem.postestimation.integrated_scores import integrated_scores
-from msem.postestimation.ordered_scores import posterior_means, posterior_modes
+from msem.postestimation.integrated_scores import integrated_scores, mean_parts
+from msem.postestimation.ordered_scores import mode_parts, posterior_means, posterior_modes
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
 from msem.postestimation.rows import (
@@ -36,6 +36,10 @@ Floats = NDArray[np.float64]
 Method = Literal["EBM", "EAP", "regression", "ML", "Bartlett"]
 METHODS = ("EBM", "EAP", "regression", "ML", "Bartlett")
 POSTERIOR = ("EBM", "EAP", "regression")
+NONE_WITHIN = (
+    "random effects are those of clusters, of variables that are at both levels: there are none at level 1"
+)
+NO_EFFECTS = "no variable of the model is at both levels, so there are no random effects"
 Group = tuple[str, GroupModel, Rows]  # label, model, rows
 Columns = Mapping[str, NDArray[Any]]
 
@@ -122,11 +126,7 @@ def random_effects_frame(
         If no variable is at both levels.
     """
     if not any(model.parts(level) for _, model, _ in groups):
-        if level == WITHIN:
-            raise ModelError(
-                "random effects are those of clusters, of variables that are at both levels: there are none at level 1"
-            )
-        raise ModelError("no variable of the model is at both levels, so there are no random effects")
+        raise ModelError(NONE_WITHIN if level == WITHIN else NO_EFFECTS)
     parts = [
         GroupColumns(rows.data, between_parts(model, rows, level).columns(se=se, cov=cov), label)
         for label, model, rows in groups
@@ -296,6 +296,9 @@ def random_effects(
 ) -> pd.DataFrame:
     """Between parts of the variables at both levels: posterior means given all data of the cluster.
 
+    Of models with ordered variables the parts of what is cut into categories, of those by least squares the modes of
+    the posterior distribution; see `factor_scores`.
+
     Parameters
     ----------
     level : {2, 3}, optional
@@ -321,12 +324,44 @@ def random_effects(
     """
     columns = cluster_columns(fit, newdata, cluster)
     number = fit.table.nlevels if level is None else fit.table.level(level)
+    if fit.sample.statistics[0].ordered and newdata is None and not cov:
+        if number == WITHIN:
+            raise ModelError(NONE_WITHIN)
+        return _ordered_effects(fit, columns.highest, se=se)
     groups = prediction_groups(fit, newdata, columns)
     return random_effects_frame(groups, number, se=se, cov=cov, cluster=columns.highest)
 
 
+def ordered_parts(fit: Solution, *, se: bool) -> Sequence[Columns]:
+    """Parts at level 2 of the variables of units of a model with ordered variables, by group.
+
+    Posterior means of a fit by maximum likelihood, modes of one by least squares.
+
+    Raises
+    ------
+    UnsupportedError
+        With random slopes.
+    """
+    if fit.has_slopes:
+        raise UnsupportedError(f"random effects of ordered variables with random slopes: {NOT_YET}")
+    return mean_parts(fit, se=se) if fit.integrates else mode_parts(fit, se=se)
+
+
+def _ordered_effects(fit: Solution, cluster: str, *, se: bool) -> pd.DataFrame:
+    groups = fit.sample.groups
+    if not any(group.statistics.variables.both for group in groups):
+        raise ModelError(NO_EFFECTS)
+    parts = [
+        GroupColumns(group.rows, columns, group.label)
+        for group, columns in zip(groups, ordered_parts(fit, se=se), strict=True)
+    ]
+    return cluster_frame(parts, cluster, fit.table.nlevels)
+
+
 def prediction_groups(fit: Solution, newdata: Any, clusters: ClusterColumns) -> list[Group]:
     """Label, model and rows of each group."""
+    for group in fit.sample.groups:
+        require_values(group.statistics)
     rows = prediction_rows(fit, newdata, clusters)
     labels = [group.label for group in fit.sample.groups]
     return [(labels[number], fitted_model(fit, number), part) for number, part in rows.items()]
@@ -342,9 +377,15 @@ def prediction_rows(fit: Solution, newdata: Any, clusters: ClusterColumns) -> di
     return {n: Rows(rows, clusters_of(groups[n].statistics, rows)) for n, rows in found.items()}
 
 
-def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:
-    """The model of one group, counted from 0, at the estimates or at other parameters."""
-    require_values(fit.sample.groups[number].statistics)
+def fitted_model(
+    fit: Solution, number: int, theta: Floats | None = None, *, responses: bool = False
+) -> GroupModel:
+    """The model of one group, counted from 0, at the estimates or at other parameters.
+
+    `responses`: of what ordered variables are cut from; otherwise they are refused.
+    """
+    if not responses:
+        require_values(fit.sample.groups[number].statistics)
     no_means = not fit.table.multilevel and not fit.table.meanstructure
     means = sample_means(fit.sample.groups[number]) if no_means else None
     return group_model(fit.objective, fit.estimate.theta if theta is None else theta, number + 1, means)

@@ -30,12 +30,16 @@ class Posterior(NamedTuple):
 
 def integrated_scores(fit: Solution, level: int | None, *, se: bool) -> pd.DataFrame:
     """Posterior means of the latent variables of a fit by maximum likelihood; see `posterior_frame`."""
+    return posterior_frame(fit, _posteriors(fit), level, se=se)
+
+
+def _posteriors(fit: Solution) -> list[Posterior]:
     posteriors = []
     for number, group in enumerate(fit.sample.groups, 1):
         s = group.statistics.integral
         assert s is not None
         posteriors.append(Posterior(s, s.posterior(fit.objective.observed_moments(fit.theta, number))))
-    return posterior_frame(fit, posteriors, level, se=se)
+    return posteriors
 
 
 def posterior_frame(
@@ -71,7 +75,7 @@ def posterior_frame(
     def values(number: int, own: int) -> Columns:
         s, found = posteriors[number - 1]
         if own == fit.table.nlevels > 1:
-            return _highest(fit, number, s, found, se=se)
+            return _highest(fit, number, s, found, fit.table.latent(own, number), se=se)
         return _within(fit.table.latent(WITHIN, number), s, found, se=se)
 
     return scored_frame(fit, level, values)
@@ -125,6 +129,15 @@ def scored_frame(fit: Solution, level: int | None, values: Callable[[int, int], 
     return out.reindex(groups[0].rows.index) if out.index.is_unique else out
 
 
+def mean_parts(fit: Solution, *, se: bool) -> list[Columns]:
+    """Posterior means of the parts at the highest level of the variables of units, by group."""
+    out = []
+    for number, (s, found) in enumerate(_posteriors(fit), 1):
+        names = fit.sample.groups[number - 1].statistics.variables.both
+        out.append(_highest(fit, number, s, found, names, se=se))
+    return out
+
+
 def _within(names: Sequence[str], s: Integral, found: _core.OrderedPosterior, *, se: bool) -> Columns:
     exposed = s.exposed.get(WITHIN, ())
     other = next((name for name in names if name not in exposed), None)
@@ -142,16 +155,17 @@ def _within(names: Sequence[str], s: Integral, found: _core.OrderedPosterior, *,
     return out
 
 
-def _highest(fit: Solution, number: int, s: Integral, found: _core.OrderedPosterior, *, se: bool) -> Columns:
+def _highest(
+    fit: Solution, number: int, s: Integral, found: _core.OrderedPosterior, names: Sequence[str], *, se: bool
+) -> Columns:
     top = fit.table.nlevels
     moments = fit.objective.moments(fit.theta, number)[top]
-    names = fit.table.latent(top, number)
     given = [moments.at[name] for name in (*s.given, *s.integrated)]
     own = [moments.at[name] for name in names]
     cov, mean = moments.cov, moments.mean
     paths = np.linalg.solve(cov[np.ix_(given, given)], cov[np.ix_(given, own)]).T
     left = cov[np.ix_(own, own)] - paths @ cov[np.ix_(given, own)]
-    _require_nothing_else(fit, number, s, moments, paths)
+    _require_nothing_else(fit, number, s, moments, names, paths)
     d, k = len(s.integrated), len(s.given)
     count = found["integrated"].shape[1]
     values = np.zeros((k + d, count))
@@ -171,11 +185,14 @@ def _highest(fit: Solution, number: int, s: Integral, found: _core.OrderedPoster
 
 
 def _require_nothing_else(
-    fit: Solution, number: int, s: Integral, moments: LevelArrays, paths: NDArray[Any]
+    fit: Solution,
+    number: int,
+    s: Integral,
+    moments: LevelArrays,
+    names: Sequence[str],
+    paths: NDArray[Any],
 ) -> None:
-    """Refuse latent variables that ordered variables of the highest level tell more of than the integral is over."""
-    top = fit.table.nlevels
-    names = fit.table.latent(top, number)
+    """Refuse variables that ordered ones of the highest level tell more of than the integral is over."""
     shared = fit.sample.groups[number - 1].statistics.variables.both
     ordered = [n for n in fit.table.ordered.thresholds if n in moments.at and n not in shared]
     given, at = ([moments.at[n] for n in some] for some in ((*s.given, *s.integrated), ordered))

@@ -105,11 +105,26 @@ def posterior_modes(fit: Solution, level: int | None, *, se: bool) -> pd.DataFra
     return scored_frame(fit, level, values)
 
 
+def mode_parts(fit: Solution, *, se: bool) -> list[Columns]:
+    """Modes of the parts at level 2 of the variables of units, by group; see `posterior_modes`."""
+    out = []
+    for number, modes in enumerate(_modes(fit), 1):
+        columns: Columns = {}
+        names = fit.sample.groups[number - 1].statistics.variables.both
+        for name, value, variance in zip(names, *modes.parts, strict=True):
+            columns[name] = value
+            if se:
+                columns[f"{name}_se"] = np.sqrt(variance)
+        out.append(columns)
+    return out
+
+
 class _Modes(NamedTuple):
-    """Values and variances of the latent variables of level 1, and of level 2."""
+    """Values and variances of the latent variables of level 1, and of level 2, and of parts there."""
 
     below: tuple[Floats, Floats]
     above: tuple[Floats, Floats]
+    parts: tuple[Floats, Floats]
 
 
 @cached
@@ -340,7 +355,7 @@ def _modes_of_group(fit: Solution, number: int) -> _Modes:
         cluster_categories=above.categories,
         cluster_shift=_stack(shift, len(above.known)),
         unit_map=_stack(wanted, width + above.width),
-        cluster_map=above.reach(above.latent),
+        cluster_map=above.reach([*above.parts, *above.latent]),
     )
     if found["unsettled"]:
         raise ModelError("the posterior distribution of some clusters has no mode that could be found")
@@ -348,10 +363,10 @@ def _modes_of_group(fit: Solution, number: int) -> _Modes:
     mean[:, units.order], variance[:, units.order] = found["unit"], found["unit_var"]
     for k, name in enumerate(latent):
         mean[k, units.order] += below.mean[name] + units.zeta @ below.slopes[name]
-    cluster = found["cluster"]
-    for k, name in enumerate(above.latent):
-        cluster[k] += above.centre(name)
-    return _Modes((mean, variance), (cluster, found["cluster_var"]))
+    cluster, spread, k = found["cluster"], found["cluster_var"], len(above.parts)
+    for own, name in zip(cluster, [*above.parts, *above.latent], strict=True):
+        own += above.centre(name)
+    return _Modes((mean, variance), (cluster[k:], spread[k:]), (cluster[:k], spread[:k]))
 
 
 def _cuts(fit: Solution, number: int) -> dict[str, Floats]:

@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.rows import ClusteredData
 from msem.errors import DataError, UnsupportedError
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
     GroupColumns,
     fitted_model,
+    ordered_parts,
     prediction_groups,
     unit_frame,
 )
 from msem.postestimation.posterior import GroupModel, cluster_scores
-from msem.postestimation.rows import Rows, cluster_columns, new_rows, some_clusters
+from msem.postestimation.rows import ClusterColumns, Rows, cluster_columns, new_rows, some_clusters
 
 Floats = NDArray[np.float64]
 ByLevel = dict[int, dict[str, Floats]]  # values of clusters by level and variable
@@ -45,7 +46,9 @@ def predict(
 ) -> pd.DataFrame:
     """Predict the outcomes: their expectations given covariates, or given covariates and random effects of clusters.
 
-    Outcomes are the observed variables that are not covariates only, indicators of latent variables included.
+    Outcomes are the observed variables that are not covariates only, indicators of latent variables included. Of an
+    ordered one it is the expectation of the variable that thresholds cut into categories, as in lavaan;
+    `category_probabilities` has probabilities.
 
     Parameters
     ----------
@@ -55,7 +58,8 @@ def predict(
         clusters may vary from row to row. Default: the data of the fit.
     random_effects : bool
         Take the between parts of the variables from their posterior means given all data of the cluster, as
-        `random_effects` has them; the outcomes must then be in the data too. Otherwise given covariates alone.
+        `random_effects` has them (with ordered variables by least squares, modes, and of the data of the fit only); the
+        outcomes must then be in the data too. Otherwise given covariates alone.
     cluster : str or sequence of str, optional
         Columns of clusters of the data, named as in `sem`; default: those of the fit.
 
@@ -70,6 +74,8 @@ def predict(
     DataError
         If the model was fitted to moments and there are no data, or they lack a variable, the cluster or the group
         column.
+    UnsupportedError
+        With ordered variables and random effects, of new data or with random slopes.
 
     Notes
     -----
@@ -82,6 +88,8 @@ def predict(
     apart = not random_effects and data is not None and _clusters_do_not_matter(fit, covariates)
     columns = None if apart else cluster_columns(fit, data, cluster)
     parts = []
+    if fit.sample.statistics[0].ordered:
+        return _responses(fit, data, outcomes, covariates, columns, random_effects=random_effects)
     if columns is not None and (random_effects or data is None):
         for label, model, rows in prediction_groups(fit, data, columns):
             effects = _effects(model, rows) if random_effects else None
@@ -91,6 +99,35 @@ def predict(
         for number, of_group in new_rows(fit, data, covariates, columns).items():
             predicted = _predicted(fitted_model(fit, number), of_group, outcomes, covariates, None)
             parts.append(GroupColumns(of_group, predicted, fit.sample.groups[number].label))
+    return unit_frame(parts)
+
+
+def _responses(
+    fit: Solution,
+    data: Any,
+    outcomes: Sequence[str],
+    covariates: Sequence[str],
+    columns: ClusterColumns | None,
+    *,
+    random_effects: bool,
+) -> pd.DataFrame:
+    """Predictions of models with ordered variables."""
+    groups = fit.sample.groups
+    if random_effects and data is not None:
+        raise UnsupportedError(
+            f"predictions of ordered variables with random effects of new data: {NOT_YET}; without random_effects= "
+            "they are given covariates alone"
+        )
+    rows = dict(enumerate(group.rows for group in groups))
+    if data is not None:
+        rows = new_rows(fit, data, covariates, columns)
+    known = ordered_parts(fit, se=False) if random_effects and fit.table.multilevel else None
+    parts = []
+    for number, of_group in rows.items():
+        effects = None if known is None else Upper({fit.table.nlevels: dict(known[number])}, {})
+        model = fitted_model(fit, number, responses=True)
+        predicted = _predicted(model, of_group, outcomes, covariates, effects)
+        parts.append(GroupColumns(of_group, predicted, groups[number].label))
     return unit_frame(parts)
 
 
@@ -112,7 +149,18 @@ def resid(fit: Solution) -> pd.DataFrame:
     -------
     DataFrame
         Shaped as `fittedvalues`; nan where the outcome was not observed.
+
+    Raises
+    ------
+    UnsupportedError
+        If an outcome is ordered.
     """
+    ordered = fit.sample.statistics[0].ordered
+    if ordered:
+        raise UnsupportedError(
+            f"{ordered[0]!r} is ordered: a category less the mean of what is cut into categories is no residual; "
+            "residuals() has those of thresholds and correlations, category_probabilities() what is expected"
+        )
     fitted = fittedvalues(fit)
     names = [str(name) for name in fitted]
     values = [
@@ -162,7 +210,7 @@ def _effects(model: GroupModel, rows: Rows) -> Upper:
 def _require_given(fit: Solution) -> None:
     """Refuse models in which a covariate of a random slope depends on another random slope."""
     for number in range(fit.table.ngroups):
-        model = fitted_model(fit, number)
+        model = fitted_model(fit, number, responses=True)
         for level, moments in model.levels.items():
             for slope, effect in model.products(level):
                 odd = [s for s, _ in model.products(level) if effect[moments.names.index(s.covariate)]]

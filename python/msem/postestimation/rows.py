@@ -53,8 +53,8 @@ def require_values(statistics: Statistics) -> None:
     """
     if statistics.ordered:
         raise UnsupportedError(
-            f"{statistics.ordered[0]!r} is ordered: scores, predictions and distances of models with "
-            "ordered variables are not available in this version"
+            f"{statistics.ordered[0]!r} is ordered: scores of new data, covariances of scores and maximum likelihood "
+            "scores of models with ordered variables are not available in this version"
         )
 
 
