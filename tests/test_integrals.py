@@ -266,7 +266,8 @@ def test_what_is_not_there_for_these_fits_is_refused():
         lambda: fit.score_test(add="y1 ~~ y2", level=1),
         lambda: fit.score_test(add="y1 ~~ y1", level=2),
         fit.posterior,
-        fit.predict,
+        lambda: fit.predict(sample(), random_effects=True),
+        fit.distances,
         fit.srmr,
         lambda: fit.factor_scores(newdata=sample()),
     ):

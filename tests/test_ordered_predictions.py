@@ -154,6 +154,7 @@ def test_rows_of_one_level_and_groups() -> None:
     assert_allclose(one / one.std(), other / other.std(), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
 def test_what_has_no_answer_is_refused() -> None:
     fit = fitted(PARTS)
     with pytest.raises(UnsupportedError, match="random effects of new data"):

@@ -186,7 +186,7 @@ def distances(
     DataError, ModelError
         As `factor_scores`.
     UnsupportedError
-        With ordered variables, or random slopes.
+        With ordered variables, slopes that are integrated over, and of clusters in the middle with random slopes.
 
     References
     ----------
