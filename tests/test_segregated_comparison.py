@@ -248,3 +248,15 @@ def test_a_table_of_such_fits_has_measures_of_each_level() -> None:
     assert "Estimator ml of each level, its chi-square mean-scaled." in shown.notes[0]
     only = msem.table(fits["free"], fit_measures=["cfi"]).frame
     assert ("Between: Fit", "CFI") in only.index
+
+
+def test_active_bounds_are_said() -> None:
+    text = MODEL.replace("fb =~ y1 + y2 + y3", "fb =~ y1 + c(a, b)*y2 + y3")
+    own = fit(text)
+    a, b = own.params[["a", "b"]]
+    with pytest.warns(msem.errors.ImproperSolutionWarning, match="inequality constraints are active"):
+        held = fit(text, constraints=f"a {'<' if a > b else '>'} b", group_equal=["lv_variances"])
+    with pytest.warns(
+        msem.errors.ImproperSolutionWarning, match=r"model_2: .*active.*The test against model_1"
+    ):
+        msem.compare_models(own, held)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from msem.data.checks import matching_names
 from msem.data.grouped_moments import GroupedMoments
-from msem.errors import DataError, ModelError
+from msem.errors import DataError, ImproperSolutionWarning, ModelError, warn
 from msem.estimation.discrepancy import least_squares_loss
 from msem.estimation.estimate import require_converged
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
+from msem.estimation.solution import Solution
 from msem.fits.one_level import score_parts, standard_unit
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.model.levels import names_of_levels
@@ -31,6 +32,7 @@ from msem.postestimation.nested import ATTAINED, directions, embed, require_comp
 Floats = NDArray[np.float64]
 
 SAME = 1e-6  # relative difference of moments, or of statistics, that is rounding
+LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the smaller one
 
 
 def compare_segregated(models: Mapping[str, SegregatedFit], *, shifted: bool) -> pd.DataFrame:
@@ -127,11 +129,17 @@ def _test(
             f"{lower} and {upper} have the same degrees of freedom ({small.df}) at level {small.level}: neither is "
             "nested in the other; compare their estimates with msem.compare"
         )
-    gap = _gap(small, large)
-    if not gap < ATTAINED:
+    warn_of_bounds(small, large, names)
+    contained, gap = _containment(small, large)
+    if not contained:
         raise ModelError(
             f"{lower} is not nested in {upper}: fitted to the moments that {lower} implies at level {small.level}, "
             f"{upper} has a discrepancy of {gap:.3g}, where a model that contains the other has 0"
+        )
+    if two > one + LOWER:
+        raise ModelError(
+            f"{upper} contains {lower}, yet it fits level {small.level} worse ({two:.4f} and {one:.4f}): it stopped at "
+            f"a place that is not the best; fit it again from other start() values, such as the estimates of {lower}"
         )
     difference = max(one - two, 0.0)
     if large.discrepancy is None and not large.scaled:
@@ -159,10 +167,22 @@ def _weights(small: LevelFit, large: LevelFit) -> Floats:
     return restriction_weights(information, meat, np.eye(basis.shape[1]), inside)
 
 
-def _gap(small: LevelFit, large: LevelFit) -> float:
-    """What the larger model leaves of the moments that the smaller one implies: 0 if it contains it."""
+def warn_of_bounds(small: Solution, large: Solution, names: tuple[str, str]) -> None:
+    """Degrees of freedom do not count inequality constraints and bounds that are active."""
+    known = {problem.cause for problem in large.problems}
+    for problem in small.problems:
+        if problem.name == "boundary" and problem.cause not in known:
+            warn(
+                f"{names[0]}: {problem.cause}. The test against {names[1]} does not count them: it is approximate",
+                ImproperSolutionWarning,
+            )
+
+
+def _containment(small: LevelFit, large: LevelFit) -> tuple[bool, float]:
+    """Whether the larger model contains the smaller one, and what it leaves of the moments that this implies."""
     if large.discrepancy is None:
-        return embed(small.estimate, large.estimate).discrepancy
+        embedding = embed(small.estimate, large.estimate)
+        return embedding.nested, embedding.discrepancy
     means = large.grouped.is_highest(large.level)
     losses = []
     for number, (one, s) in enumerate(zip(large.grouped.groups, large.sample.statistics, strict=True), 1):
@@ -172,7 +192,8 @@ def _gap(small: LevelFit, large: LevelFit) -> float:
         mean = implied.mean[at] if means else None
         losses.append(least_squares_loss(implied.cov[np.ix_(at, at)], mean, unit, s.nobs))
     objective = build_objective(large.estimate.table, large.sample.statistics, losses)
-    return float(minimize(objective, large.estimate.theta).value)
+    gap = float(minimize(objective, large.estimate.theta).value)
+    return gap < ATTAINED, gap
 
 
 def _require_same_moments(small: GroupedMoments, large: GroupedMoments, names: tuple[str, str]) -> None:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from msem.data.sample import require_simple
 from msem.entry import entry, options_of
-from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
+from msem.errors import ModelError, MsemError
 from msem.estimation.estimate import require_converged, require_unpenalized
 from msem.estimation.least_squares import LeastSquaresSolution
 from msem.fits.fit import Fit
-from msem.fits.level_comparison import compare_levels, compare_segregated
+from msem.fits.level_comparison import LOWER, compare_levels, compare_segregated, warn_of_bounds
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
@@ -28,7 +28,6 @@ Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_20
 
 METHODS = ("auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
 WEIGHTED = ("satorra_bentler_2010", "satorra_2000")  # those that know the single weights
-LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the smaller one
 
 
 @entry
@@ -164,7 +163,7 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
     one, two = small.discrepancy, large.discrepancy
     if isinstance(one, LeastSquaresSolution) and isinstance(two, LeastSquaresSolution):
         require_same_statistics(one, two, names)
-        _warn_of_bounds(small, large, names)
+        warn_of_bounds(small, large, names)
         require_nested(one, two, large.estimate, names)
         mean = small.options.adjusted_test == "mean_scaled" and not shifted
         return difference_test(one, two, shifted=not mean)
@@ -192,20 +191,9 @@ def _fitted(fit: Fit) -> Fitted:
     return Fitted(fit.estimate, fit.sample, "expected" if expected else "observed", test)
 
 
-def _warn_of_bounds(small: Fit, large: Fit, names: tuple[str, str]) -> None:
-    """Degrees of freedom do not count inequality constraints and bounds that are active."""
-    known = {problem.cause for problem in large.problems}
-    for problem in small.problems:
-        if problem.name == "boundary" and problem.cause not in known:
-            warn(
-                f"{names[0]}: {problem.cause}. The test against {names[1]} does not count them: it is approximate",
-                ImproperSolutionWarning,
-            )
-
-
 def _require_nested(small: Fit, large: Fit, names: tuple[str, str]) -> Embedding:
     lower, upper = names
-    _warn_of_bounds(small, large, names)
+    warn_of_bounds(small, large, names)
     if small.estimate.nfree == large.estimate.nfree:
         raise ModelError(
             f"{lower} and {upper} have the same degrees of freedom ({small.df}): neither is nested in the other; "
