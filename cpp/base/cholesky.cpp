@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/interrupt.hpp"
+#include "base/large_pages.hpp"
 #include "base/linalg.hpp"
 #include "base/small.hpp"
 #include "base/threads.hpp"
@@ -8,6 +9,8 @@
 namespace msem {
 
 namespace {
+
+constexpr Index kLarge = 512;  // rows from which finding the memory is a part of the work
 
 bool factorise(Matrix& a) {
   if (a.rows() <= small::kFactored) return small::factorise(a.data(), a.rows(), a.rows());
@@ -17,6 +20,8 @@ bool factorise(Matrix& a) {
 }  // namespace
 
 bool Cholesky::compute(const Matrix& a) {
+  factor_.resize(a.rows(), a.cols());
+  if (a.rows() > kLarge) wish_large_pages(factor_.data(), factor_.size() * sizeof(double));
   factor_ = a;
   return factorise(factor_) && factor_.diagonal().allFinite();
 }

@@ -5,11 +5,14 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/large_pages.hpp"
+
 namespace msem {
 
 namespace {
 
-constexpr Index kTraceRows = 256;  // clusters handled together
+constexpr Index kTraceRows = 256;     // clusters whose scores are whitened together
+constexpr Index kCanonicalRows = 32;  // and turned together, so that what they are turned by stays near
 
 // Position of element (i, l) in a lower triangle stored by column.
 Index packed(Index i, Index l, Index n) {
@@ -76,10 +79,11 @@ class CanonicalSaturated {
  public:
   // False without a strict maximum there.
   bool prepare(const TwoLevelData& data, const Moments& m, const SaturatedTraceOptions& options);
-  // Scores of some clusters, whitened by the information: clusters x parameters.
+  // Scores of some clusters, whitened by the information: parameters x clusters.
   Matrix scores(const ClusterData& clusters, Index first, Index count) const;
 
  private:
+  void put_scores(const CanonicalClusters& c, MatrixRef out) const;  // clusters x parameters
   CanonicalClusters canonical(const ClusterData& clusters, Index first, Index count) const;
   Matrix rotated_within(const ClusterData& clusters, Index first, Index count) const;
   bool to_canonical(const Moments& m, const SaturatedTraceOptions& options);
@@ -248,7 +252,9 @@ Matrix CanonicalSaturated::observed() const {
   phi.middleCols(b_, b_) = scale_rows(d.row_size, phi.leftCols(b_));
   const Matrix w = sandwich(transform_, d.ssw);
   const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
-  Matrix out = Matrix::Zero(nparam(), nparam());
+  Matrix out(nparam(), nparam());
+  wish_large_pages(out.data(), out.size() * sizeof(double));
+  out.setZero();
   std::vector<Index> index(side);
   for (Index i = 0; i < b_; ++i) {
     Matrix gram = weighted_cross(phi, d.row_size.cwiseProduct(shrink.col(i)), phi);
@@ -294,22 +300,31 @@ void CanonicalSaturated::whiten_expected(MatrixRef scores) const {
   }
 }
 
-Matrix CanonicalSaturated::scores(const ClusterData& clusters, Index first, Index count) const {
-  const CanonicalClusters c = canonical(clusters, first, count);
+void CanonicalSaturated::put_scores(const CanonicalClusters& c, MatrixRef out) const {
   const Index p = d_->p, both = b_ ? nparam() : 0, of_x = x_.nparam(means_), of_z = z_.nparam(means_);
   const auto products = [&](Index i, Index l) { return c.within.col(packed(b_ + i, b_ + l, p)); };
-  const Vector ones = Vector::Ones(count), zeros = Vector::Zero(count);
-  Matrix out(count, both + of_x + of_z);
+  const Vector ones = Vector::Ones(c.n.size()), zeros = Vector::Zero(c.n.size());
   x_.scores(c.n, c.x, d_->nobs, means_, products, out.middleCols(both, of_x));
   z_.scores(
       ones, c.z, d_->nclusters, means_, [&](Index, Index) -> const Vector& { return zeros; },
       out.rightCols(of_z));
-  if (b_ == 0) return out;
+  if (b_ == 0) return;
   score_both(c, out.leftCols(both));
-  if (expected_)
-    whiten_expected(out.leftCols(both));
-  else
-    out.leftCols(both) = chol_.whiten(out.leftCols(both).transpose()).transpose();
+  if (expected_) whiten_expected(out.leftCols(both));
+}
+
+Matrix CanonicalSaturated::scores(const ClusterData& clusters, Index first, Index count) const {
+  const Index both = b_ ? nparam() : 0, others = x_.nparam(means_) + z_.nparam(means_);
+  Matrix out(both + others, count), some;
+  for (Index at = 0; at < count; at += kCanonicalRows) {
+    const Index number = std::min(kCanonicalRows, count - at);
+    some.resize(number, both + others);
+    put_scores(canonical(clusters, first + at, number), some);
+    out.middleCols(at, number) = some.transpose();
+  }
+  if (b_ == 0 || expected_) return out;
+  if (others == 0) return chol_.whiten(std::move(out));
+  out.topRows(both) = chol_.whiten(out.topRows(both));
   return out;
 }
 
@@ -337,16 +352,16 @@ double saturated_trace(const TwoLevelData& data, Implied levels, const ClusterDa
       throw std::invalid_argument(
           "every size of clusters has as many that are made up as its sums have rows");
     for (std::size_t s = 0; s < summed->sums.size(); ++s) {
-      const Matrix of_t =
-          product(summed->readings, canonical.scores(clusters, static_cast<Index>(s) * length, length));
-      out += of_t.cwiseProduct(product(summed->sums[s], of_t)).sum();
+      const Matrix of_t = product(canonical.scores(clusters, static_cast<Index>(s) * length, length),
+                                  summed->readings.transpose());
+      out += of_t.cwiseProduct(product(of_t, summed->sums[s])).sum();
     }
     return out;
   }
   for (Index first = 0; first < total; first += kTraceRows) {
     const Index count = std::min(kTraceRows, total - first);
     const Matrix scores = canonical.scores(clusters, first, count);
-    out += counted.size() ? scale_rows(counted.segment(first, count), scores).squaredNorm()
+    out += counted.size() ? scale_cols(scores, counted.segment(first, count)).squaredNorm()
                           : scores.squaredNorm();
   }
   return out;
