@@ -20,6 +20,18 @@ struct Member {
   Index cluster;
 };
 
+// By a matrix whose eigenvalues count as kLeft at least.
+Vector divided(const Matrix& left, const Vector& x) {
+  Matrix beyond = left;
+  beyond.diagonal().array() -= kLeft;
+  Cholesky chol;
+  if (chol.compute(beyond) && chol.compute(left)) return chol.solve(x);  // all are more
+  const SymmetricEigen eigen(left);
+  Vector along = apply_transposed(eigen.vectors, x);
+  along.array() /= eigen.values.array().max(kLeft);
+  return apply(eigen.vectors, along);
+}
+
 }  // namespace
 
 Matrix delete_one_steps(const Objective& objective, const Vector& theta, const Matrix& basis,
@@ -58,10 +70,8 @@ Matrix delete_one_steps(const Objective& objective, const Vector& theta, const M
     }
     Matrix reduced = whole.whiten(whole.whiten(left).transpose());
     symmetrise(reduced);
-    const SymmetricEigen eigen(reduced);
-    Vector along = apply_transposed(eigen.vectors, whole.whiten(score));
-    along.array() /= eigen.values.array().max(kLeft);
-    out.row(c) = -apply(basis, whole.whiten_transposed(apply(eigen.vectors, along))).transpose();
+    const Vector along = divided(reduced, whole.whiten(score));
+    out.row(c) = -apply(basis, whole.whiten_transposed(along)).transpose();
   });
   return out;
 }
