@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -67,39 +67,51 @@ class ClusterProducts:
 
         First the origin; v = a and v = -a for each variable a; a + b for each pair, b before a; then each element of S.
         """
-        m, d = len(self.origin), len(self.sums[0])
-        unit = np.eye(m)
-        col, row = np.triu_indices(m, 1)
-        v = np.vstack([np.zeros((1, m)), unit, -unit, unit[row] + unit[col], np.zeros((self.nwithin, m))])
-        within = np.zeros((d, self.nwithin))
-        within[d - self.nwithin :] = np.eye(self.nwithin)
-        p_col, p_row = np.triu_indices(round((np.sqrt(8 * self.nwithin + 1) - 1) / 2))
-        count = len(self.sizes)
+        v, within, row, col = _unit_probes(len(self.origin), self.nwithin)
+        d, count = len(v), len(self.sizes)
         return (
             np.repeat(self.sizes, d),
             np.tile(self.origin + v * self.scale, (count, 1)),
-            np.tile(within * (self.scale[p_row] * self.scale[p_col]), (count, 1)),
+            np.tile(within * (self.scale[row] * self.scale[col]), (count, 1)),
         )
 
-    @cached_property
+    @property
     def readings(self) -> Floats:
         """Coefficients of t as combinations of the scores of the probes of a size, shape (d, d)."""
-        m, d = len(self.origin), len(self.sums[0])
-        out = np.zeros((d, d))
-        out[0, 0] = 1.0
-        a = np.arange(m)
-        out[1 + a, 1 + a], out[1 + a, 1 + m + a] = 0.5, -0.5
-        col, row = np.triu_indices(m)
-        pair = 1 + m + np.arange(len(row))
-        own = row == col
-        out[pair[own], 1 + a], out[pair[own], 1 + m + a], out[pair[own], 0] = 0.5, 0.5, -1.0
-        cross, i, j = pair[~own], row[~own], col[~own]
-        out[cross, 1 + 2 * m + np.arange(len(cross))] = 1.0
-        out[cross, 1 + i] = out[cross, 1 + j] = -1.0
-        out[cross, 0] = 1.0
-        s = np.arange(d - self.nwithin, d)
-        out[s, s], out[s, 0] = 1.0, -1.0
-        return out
+        return _readings(len(self.origin), self.nwithin)
+
+
+# Of so many variables they are always the same, and making them takes longer than using them.
+@lru_cache(maxsize=16)
+def _unit_probes(m: int, nwithin: int) -> tuple[Floats, Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """Means and products of the probes about 0 and in units of 1, and which two variables each product is of."""
+    unit = np.eye(m)
+    col, row = np.triu_indices(m, 1)
+    v = np.vstack([np.zeros((1, m)), unit, -unit, unit[row] + unit[col], np.zeros((nwithin, m))])
+    within = np.zeros((len(v), nwithin))
+    within[len(v) - nwithin :] = np.eye(nwithin)
+    col, row = np.triu_indices(round((np.sqrt(8 * nwithin + 1) - 1) / 2))
+    return v, within, row, col
+
+
+@lru_cache(maxsize=16)
+def _readings(m: int, nwithin: int) -> Floats:
+    d = _length(m, nwithin)
+    out = np.zeros((d, d))
+    out[0, 0] = 1.0
+    a = np.arange(m)
+    out[1 + a, 1 + a], out[1 + a, 1 + m + a] = 0.5, -0.5
+    col, row = np.triu_indices(m)
+    pair = 1 + m + np.arange(len(row))
+    own = row == col
+    out[pair[own], 1 + a], out[pair[own], 1 + m + a], out[pair[own], 0] = 0.5, 0.5, -1.0
+    cross, i, j = pair[~own], row[~own], col[~own]
+    out[cross, 1 + 2 * m + np.arange(len(cross))] = 1.0
+    out[cross, 1 + i] = out[cross, 1 + j] = -1.0
+    out[cross, 0] = 1.0
+    s = np.arange(d - nwithin, d)
+    out[s, s], out[s, 0] = 1.0, -1.0
+    return out
 
 
 def cluster_products(

@@ -116,7 +116,8 @@ def sampling_covariance(
         products = score_products(objective, theta, clusters, directions)
         trace = float(np.sum(inverse * products))
         inverse = inverse @ products @ inverse
-    return Sampling(_spread(_along(inverse, basis.T), gone), tuple(lost), positive, trace)
+    vcov = inverse.copy() if directions is None else _along(inverse, basis.T)
+    return Sampling(_spread(vcov, gone), tuple(lost), positive, trace)
 
 
 def _on_border(
@@ -145,7 +146,8 @@ def _on_border(
 
 
 def _is_identity(t: Floats) -> bool:
-    return t.shape[0] == t.shape[1] and np.array_equal(t, np.eye(len(t)))
+    n = len(t)
+    return t.shape[1] == n == np.count_nonzero(t) and bool((t.diagonal() == 1).all())
 
 
 def _along(matrix: Floats, t: Floats) -> Floats:
