@@ -5,6 +5,7 @@
 
 #include "base/prefetch.hpp"
 #include "data/block_products.hpp"
+#include "data/weights.hpp"
 
 namespace msem {
 namespace {
@@ -214,8 +215,7 @@ void ClusterPiece::absorb(std::int64_t code, double* row, double weight) {
 void ClusterPiece::absorb_run(std::int64_t code, double* rows, ptrdiff_t n, const double* weights) {
   double total = static_cast<double>(n);
   if (weights) {
-    total = 0.0;
-    for (ptrdiff_t i = 0; i < n; ++i) total += weights[i];
+    total = total_weight(weights, n);
     for (ptrdiff_t i = 0; i < n; ++i) roots_[i] = std::sqrt(weights[i]);
   }
   const double share = 1.0 / total;

@@ -11,6 +11,15 @@ namespace msem {
 
 using std::ptrdiff_t;
 
+double total_weight(const double* weights, ptrdiff_t nrows) {
+  Lanes sums = Lanes::Zero();
+  ptrdiff_t i = 0;
+  for (; i + kLanes <= nrows; i += kLanes) sums += Eigen::Map<const Lanes>(weights + i);
+  double out = sums.sum();
+  for (; i < nrows; ++i) out += weights[i];
+  return out;
+}
+
 void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* codes, ptrdiff_t nclusters,
                    const bool* counted, WeightScale scale, double* out) {
   if (scale == WeightScale::none) {
@@ -19,15 +28,22 @@ void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* c
   }
   std::vector<double> total(codes ? nclusters : 1), other(total.size());
   const bool size = scale == WeightScale::size;
-  for (ptrdiff_t i = 0; i < nrows;) {  // rows of a cluster often follow each other
+  for (ptrdiff_t i = 0, end = 0; i < nrows; i = end) {  // rows of a cluster often follow each other
     const std::int64_t j = codes ? codes[i] : 0;
     if (j < 0 || j >= static_cast<ptrdiff_t>(total.size()))
       throw std::invalid_argument("cluster code out of range");
+    end = codes ? i + 1 : nrows;
+    while (end < nrows && codes[end] == j) ++end;
+    if (size && !counted) {
+      total[j] += total_weight(weights + i, end - i);
+      other[j] += static_cast<double>(end - i);
+      continue;
+    }
     double sum = 0, rest = 0;
-    for (; i < nrows && (!codes || codes[i] == j); ++i) {
-      if (counted && !counted[i]) continue;
-      sum += weights[i];
-      rest += size ? 1.0 : weights[i] * weights[i];
+    for (ptrdiff_t k = i; k < end; ++k) {
+      if (counted && !counted[k]) continue;
+      sum += weights[k];
+      rest += size ? 1.0 : weights[k] * weights[k];
     }
     total[j] += sum;
     other[j] += rest;

@@ -6,6 +6,9 @@
 
 namespace msem {
 
+// Their sum, in the same order wherever they are in memory.
+double total_weight(const double* weights, std::ptrdiff_t nrows);
+
 // What the weights of the rows of a cluster are scaled to add up to: as they are, the number of these rows,
 // or (sum w)^2 / sum w^2.
 enum class WeightScale { none, size, effective };

@@ -37,10 +37,10 @@ def scaled_weights(
         return tuple(parts)
     counts = [part.nobs for part in parts]
     if len(variables.levels) == 1:
-        given = [part.weights for part in parts]
-        if any(own is None for own in given):
+        given = [part.weights for part in parts if part.weights is not None]
+        if len(given) < len(parts):
             return tuple(parts)
-        whole = scaled_units(np.concatenate([own for own in given if own is not None]), None, scale)
+        whole = scaled_units(np.concatenate(given) if len(given) > 1 else given[0], None, scale)
         weights: list[Floats | None] = list(np.split(whole, np.cumsum(counts)[:-1]))
     else:
         weights = [
