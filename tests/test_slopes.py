@@ -443,3 +443,25 @@ def test_a_model_with_all_parameters_of_the_saturated_one_has_its_maximum(estima
     np.testing.assert_allclose(*traces, rtol=1e-5)
     smaller = msem.sem(text.replace("s ~ y + w", "s ~ y"), data, cluster="g").groups[""]
     assert smaller.slope_reference.estimate is not smaller.estimate
+
+
+def test_tables_name_slopes_where_they_have_no_value(demo, tmp_path):
+    text = "level: 1\n y1 ~ rv('s')*x1 + x2\nlevel: 2\n y1 ~ w1\n s ~ w1"
+    fit = msem.sem(text, demo, cluster="cluster")
+    fit.save(tmp_path / "fit.json")
+    saved = msem.SavedFit.load(tmp_path / "fit.json")
+    for one in (fit, saved, msem.pool([fit, fit])):
+        row = one.estimates(level=1).query("rhs == 'x1' and op == '~'").iloc[0]
+        assert row["label"] == "s"
+        assert row[["est", "se", "pvalue", "ci_lower", "ci_upper"]].isna().all()
+        assert one.estimates().query("rhs == 'x2' and op == '~'")["est"].iloc[0] == pytest.approx(
+            fit.params["y1~x2"]
+        )
+        line = next(line for line in one.summary(ci=True).splitlines() if line.split()[:1] == ["x1"])
+        assert line.split() == ["x1", "(s)"]
+    tidy = fit.tidy().query("term == 'y1 ~ x1'").iloc[0]
+    assert (tidy["label"], np.isnan(tidy["estimate"])) == ("s", True)
+    assert tidy["std_all"] == pytest.approx(
+        fit.standardized().query("rhs == 'x1' and op == '~'")["est_std"].iloc[0]
+    )
+    assert "y1 ~ x1" not in fit.__maketables_coef_table__.index

@@ -516,11 +516,8 @@ def summary_inputs(
 
 
 def _shown_estimates(fit: Solution, columns: dict[str, Any]) -> dict[str, Any]:
-    """Estimates with labels; a path that is a random slope has none of its own."""
-    labels = [*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]
-    slopes = {k for k, row in enumerate(fit.table.rows) if row.slope}
-    est = ["" if k in slopes else value for k, value in enumerate(columns["est"].tolist())]
-    return columns | {"label": labels, "est": est}
+    """Estimates with labels."""
+    return columns | {"label": [*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]}
 
 
 def _table(fit: Solution, name: SummaryTable) -> tuple[str, pd.DataFrame]:

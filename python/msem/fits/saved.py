@@ -30,7 +30,7 @@ from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
 from msem.output.sections import Pairs, Section, sample_section
 from msem.output.summary import SummaryInputs, render_html, render_text
-from msem.output.tables import estimates_frame, hidden_rows
+from msem.output.tables import estimates_columns, hidden_rows, slopes_named
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
 from msem.postestimation.estimates import rows_df
 from msem.postestimation.fit_measures import chosen_measures
@@ -262,7 +262,7 @@ class SavedFit(Translated, ForTables):
         """All rows of the parameter table; see `Fit.estimates`."""
         require_choice("reference", reference, get_args(Reference))
         extra = {name: self.content[name] for name in STANDARDIZED} if standardized else {}
-        frame = estimates_frame(
+        columns = estimates_columns(
             (*self.table.rows, *self.defined_rows),
             self.content["est"],
             self.content["se"],
@@ -274,6 +274,7 @@ class SavedFit(Translated, ForTables):
             ],
             extra=extra,
         )
+        frame = pd.DataFrame(slopes_named(self.table.rows, columns))
         return rows_at(frame, level, self.table)
 
     # -- fit -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import zip_longest
@@ -201,8 +201,10 @@ def _flat(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> tupl
 
 
 def _line(row: Row, name: str, outcomes: set[str], columns: tuple[str, ...]) -> Line:
-    fixed = row["se"] == 0
-    cells = tuple(["" if fixed and column in TESTS else number(row[column]) for column in columns])
+    blank: Collection[str] = TESTS if row["se"] == 0 else ()
+    if row["est"] != row["est"]:  # a random slope, whose mean is another row
+        blank = [column for column in columns if not column.startswith("std_")]
+    cells = tuple(["" if column in blank else number(row[column]) for column in columns])
     label = "" if row["op"] == ":=" else row["label"]
     return Line(name, label, cells, residual=name in outcomes)
 

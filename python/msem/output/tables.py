@@ -88,6 +88,27 @@ def estimates_frame(rows: Sequence[Parameter], est: Array, se: Array, **options:
     return pd.DataFrame(estimates_columns(rows, est, se, **options))
 
 
+def slopes_named(rows: Sequence[Parameter], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of estimates in which a path that is a random slope has no value, and the name of the slope as label.
+
+    Parameters
+    ----------
+    rows : sequence of Parameter
+        As many as the columns have, or fewer.
+    columns : mapping of str to list or array
+        As of `estimates_columns`.
+    """
+    slopes = {k: row.slope for k, row in enumerate(rows) if row.slope}
+    if not slopes:
+        return dict(columns)
+    out = dict(columns)
+    for name in ("est", "se", "ci_lower", "ci_upper"):
+        out[name] = np.array(out[name], dtype=float)
+        out[name][list(slopes)] = np.nan
+    out["label"] = [slopes.get(k, label) for k, label in enumerate(out["label"])]
+    return out
+
+
 def hidden_rows(rows: Sequence[Parameter], est: Array, auxiliary: Collection[str] = ()) -> NDArray[np.bool_]:
     """Find the rows that a printed summary leaves out, as lavaan does.
 

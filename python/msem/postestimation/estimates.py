@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
-from msem.output.tables import estimates_columns
+from msem.output.tables import estimates_columns, slopes_named
 from msem.postestimation.constraints import (
     defined,
     definition_df,
@@ -52,7 +52,8 @@ def estimates(
     -------
     DataFrame
         Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper. Rows that are not
-        estimated have se 0. Defined parameters (``:=``) come last, at level 0 of group 0.
+        estimated have se 0. A path that is a random slope has no value, and the name of the slope as label: its mean
+        and variance are rows of the levels above. Defined parameters (``:=``) come last, at level 0 of group 0.
     """
     columns = estimate_columns(fit, standardized=standardized, ci_level=ci_level, reference=reference)
     return rows_at(pd.DataFrame(columns), level, fit.table)
@@ -92,7 +93,7 @@ def estimate_columns(
         limits = defined(fit, ci_level=ci_level, method="monte_carlo")[["ci_lower", "ci_upper"]]
         for name in limits:
             columns[str(name)][len(est) :] = limits[name]
-    return columns
+    return slopes_named(fit.table.rows, columns)
 
 
 def to_frame(

@@ -117,7 +117,7 @@ class ForTables:
     @property
     def __maketables_coef_table__(self: Reported) -> pd.DataFrame:
         frame = self.estimates()
-        frame = frame[frame["se"] != 0]
+        frame = frame[(frame["se"] != 0) & frame["est"].notna()]
         level = frame["level"].map({1: "", 2: " (between)"}).fillna("")
         index = pd.Index(frame["lhs"] + " " + frame["op"] + " " + frame["rhs"] + level, name="Coefficient")
         columns = {"b": "est", "se": "se", "t": "z", "p": "pvalue", "ci95l": "ci_lower", "ci95u": "ci_upper"}
