@@ -676,3 +676,25 @@ def test_errors_of_rows_in_clusters_are_those_of_a_design() -> None:
     taken = fit("f =~ u1 + u2 + u3", cluster="cluster", **options)
     design = fit("f =~ u1 + u2 + u3", DATA.assign(w=1.0), weights="w", psu="cluster", **options)
     assert_allclose(taken.bse, design.bse, rtol=1e-9)
+
+
+def test_ordered_columns_that_only_predict_are_told_what_to_do(demo):
+    cut = pd.cut(demo["x1"], 3, labels=["low", "middle", "high"])
+    data = demo.assign(x1=cut, codes=cut.cat.codes)
+    two = "level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1"
+    for model, more in (("f =~ y1 + y2 + y3\n f ~ x1", {}), (two, {"cluster": "cluster"})):
+        for options in ({}, {"ordered": []}, {"parameterization": "theta"}, {"estimator": "ML"}):
+            with pytest.raises(ModelError, match=r'\'x1\' is a covariate.*column.*data\["x1"\]\.cat\.codes'):
+                msem.sem(model, data, **more, **options)
+        with pytest.raises(ModelError, match="leave it out of ordered="):
+            msem.sem(model, data, ordered=["x1"], **more)
+        with pytest.raises(DataError, match="'x1' is not numeric"):
+            msem.sem(model, data, ordered=False, **more)
+        assert msem.sem(model.replace("x1", "codes"), data, **more).converged
+
+
+def test_no_variable_is_ordered_if_that_is_said(demo):
+    data = demo.assign(y1=pd.cut(demo["y1"], 3, labels=[1, 2, 3]))
+    assert msem.sem("y1 ~ x1", data).options.estimator == "WLSMV"
+    with pytest.raises(DataError, match="'y1' is not numeric"):
+        msem.sem("y1 ~ x1", data, ordered=False)

@@ -202,7 +202,7 @@ def _variables(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _ordered(name: str, value: Any) -> tuple[str, ...] | bool:
-    return value if value is True else _variables(name, value or ())
+    return value if isinstance(value, bool) else _variables(name, value or ())
 
 
 def _missing(name: str, value: Any) -> Any:

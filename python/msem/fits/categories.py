@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
         If a variable cannot be ordered; see `ordered_columns`.
     """
     names = {name: None for s in syntax.statements for name in (s.lhs, "" if s.op == "|" else s.rhs) if name}
-    asked = _outcomes(syntax) if isinstance(settings.ordered, bool) else settings.ordered
+    asked = _outcomes(syntax) if settings.ordered is True else settings.ordered or ()
     if data is None or not has_rows(data):
         known = known_categories(data)
         odd = next((name for name in asked if name not in known), None)
@@ -45,7 +45,33 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
         return OrderedColumns(data, {name: labels for name, labels in known.items() if name in names})
     require_rows_of_data(data)
     latent = _latent(syntax)
-    return ordered_columns(data, [name for name in names if name not in latent], asked)
+    if settings.ordered is False:
+        return OrderedColumns(data)
+    found = ordered_columns(data, [name for name in names if name not in latent], asked)
+    if settings.fixed_x:
+        _require_no_covariate(syntax, found.categories, asked)
+    return found
+
+
+def _require_no_covariate(syntax: ModelSyntax, ordered: Collection[str], asked: Collection[str]) -> None:
+    """Refuse ordered variables that only predict.
+
+    Raises
+    ------
+    ModelError
+        With what to do, which is not the same for those that are ordered because of their column.
+    """
+    modelled = {s.lhs for s in syntax.statements} | {s.rhs for s in syntax.statements if s.op != "~"}
+    name = next((name for name in ordered if name not in modelled), None)
+    if name is None:
+        return
+    numbers = f'data["{name}"].cat.codes for the numbers of its categories'
+    remedy = (
+        "leave it out of ordered= to use its numbers, or make indicators of it"
+        if name in asked
+        else f"its column is an ordered categorical, so make indicators of it, pandas.get_dummies, or take {numbers}"
+    )
+    raise ModelError(f"{name!r} is a covariate, whose distribution is not modelled: {remedy}")
 
 
 def _latent(syntax: ModelSyntax) -> set[str]:

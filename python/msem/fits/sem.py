@@ -215,9 +215,10 @@ def sem(
         2003), also in the baseline model. Needs ``missing="fiml"``.
     ordered : sequence of str or bool, optional
         Variables whose values are categories with an order, binary ones among them; True for all observed variables but
-        those that only predict; ordered categorical columns of a pandas frame are without being named. They are
-        continuous variables cut at thresholds (``y | t1 + t2``), and the model is fitted by "WLSMV", unless another
-        estimator is asked for: another least squares, or full maximum likelihood, "ML" or "MLR". See `docs/ordered.md`.
+        those that only predict; ordered categorical columns of a pandas frame are without being named, unless it is
+        False. They are continuous variables cut at thresholds (``y | t1 + t2``), and the model is fitted by "WLSMV",
+        unless another estimator is asked for: another least squares, or full maximum likelihood, "ML" or "MLR". See
+        `docs/ordered.md`.
     parameterization : {"delta", "theta"}, optional
         What is 1 of the variables that ordered ones are cut from: their variances given the covariates, the default at
         one level, or their residual variances, within clusters at two levels and by maximum likelihood. Under "delta"
