@@ -109,7 +109,7 @@ def test_single_level_model_has_none() -> None:
 
 def test_no_variable_at_both_levels() -> None:
     fitted = msem.sem("level: 1\n  x1 ~ x2\nlevel: 2\n  w1 ~ w2", msem.load_demo(), cluster="cluster")
-    with pytest.raises(msem.errors.ModelError, match="no variable is at both levels"):
+    with pytest.raises(msem.errors.ModelError, match="no variable is at several levels"):
         fitted.icc_table()
 
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import msem
 from msem.data.storage import signed
-from msem.errors import DataError, ModelError, MsemError
+from msem.errors import DataError, DataWarning, ModelError, MsemError, UnsupportedError
 from msem.fits.request import extended
 from msem.language.syntax import parse
 
@@ -205,3 +205,105 @@ def test_fits_under_the_names_of_broom_and_maketables(fit):
     assert fit.__maketables_stat__("N") == 2500
     assert all(np.isfinite(fit.__maketables_stat__(key)) for key in fit.__maketables_default_stat_keys__)
     assert fit.df_resid == 2500 - fit.npar
+
+
+def loaded(fit, path):
+    fit.save(path)
+    return msem.SavedFit.load(path)
+
+
+QUESTIONS = [
+    lambda fit: fit.standardized("std_lv"),
+    lambda fit: fit.standardized(total=True, level=2),
+    lambda fit: fit.rsquare(),
+    lambda fit: fit.defined(),
+    lambda fit: fit.defined(method="monte_carlo", draws=500),
+    lambda fit: fit.effects(),
+    lambda fit: fit.contextual_effects(pairs={"fw": "fb", "x1": "w1"}),
+    lambda fit: fit.variance_partition(),
+    lambda fit: fit.icc_table(source="model"),
+    lambda fit: fit.wald_test(["a == 1", "twice == 2"]),
+    lambda fit: fit.estimates(reference="t"),
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=range(len(QUESTIONS)))
+def test_questions_about_estimates_have_the_answers_of_the_fit(question, fit, saved):
+    pd.testing.assert_frame_equal(question(saved), question(fit))
+
+
+def test_questions_of_other_models_have_the_same_answers(demo, tmp_path):
+    slopes = msem.sem(
+        "level: 1\n y1 ~ rv('s')*x1\nlevel: 2\n y1 ~ w1\n s ~ w1\n y1 ~~ s", demo, cluster="cluster"
+    )
+    cut = demo.assign(u1=np.digitize(demo["y1"], [-0.8, 0.7]), half=demo["cluster"] % 2)
+    ordered = msem.sem("f =~ u1 + y2 + y3\n f ~ x1", cut, ordered=["u1"], group="half")
+    with pytest.warns(match="boundary"):
+        bound = msem.sem(MODEL.replace("fb ~ w1", "fb ~ b*w1\n  b > 0.4"), demo, cluster="cluster")
+    for k, fit in enumerate((slopes, ordered, bound)):
+        saved = loaded(fit, tmp_path / f"{k}.json")
+        for name in ("standardized", "rsquare", "effects"):
+            pd.testing.assert_frame_equal(getattr(saved, name)(), getattr(fit, name)())
+    saved = loaded(slopes, tmp_path / "slopes.json")
+    pd.testing.assert_frame_equal(saved.simple_slopes("y1 ~ x1"), slopes.simple_slopes("y1 ~ x1"))
+    pd.testing.assert_frame_equal(saved.johnson_neyman("y1 ~ x1"), slopes.johnson_neyman("y1 ~ x1"))
+    with pytest.raises(UnsupportedError, match="no saturated moments"):
+        saved.icc_table(source="saturated")
+
+
+def test_files_of_an_older_version_answer_what_they_can(saved):
+    older = {
+        k: v for k, v in saved.content.items() if k not in ("reference_df", "design_df", "moving", "sizes")
+    }
+    older = replace(saved, content=older)
+    pd.testing.assert_frame_equal(older.standardized(), saved.standardized())
+    with pytest.raises(UnsupportedError, match="no degrees of freedom"):
+        older.estimates(reference="t")
+    with pytest.raises(UnsupportedError, match="no cluster sizes"):
+        older.icc_table()
+
+
+@pytest.mark.parametrize("estimator", ["ML", "MLR"])
+def test_saved_fits_are_compared_as_the_fits_are(demo, estimator, tmp_path):
+    large = msem.sem(MODEL, demo, cluster="cluster", estimator=estimator)
+    small = msem.sem(
+        MODEL.replace("fb ~ w1", "fb ~ 0*w1"), demo, cluster="cluster", estimator=estimator, fixed_x=True
+    )
+    known = msem.compare_models(large=large, small=small)
+    files = {name: loaded(one, tmp_path / name) for name, one in (("large", large), ("small", small))}
+    for given in (
+        files,
+        {"large": large, "small": files["small"]},
+        {"small": small, "large": files["large"]},
+    ):
+        found = msem.compare_models(given)
+        pd.testing.assert_frame_equal(found, known, rtol=1e-6)
+    with pytest.raises(UnsupportedError, match="needs the data"):
+        msem.compare_models(files, method="satorra_2000")
+
+
+def test_what_saved_fits_cannot_tell_is_refused_or_said(demo, fit, saved, tmp_path):
+    plain = msem.sem(MODEL, demo, cluster="cluster")
+    small = msem.sem(MODEL.replace("fb ~ w1", "fb ~ 0*w1"), demo, cluster="cluster")
+    other = demo.assign(y1=1.01 * demo["y1"])
+    mine = loaded(plain, tmp_path / "a.json")
+    for data, message in (
+        (other, "saturated models are"),
+        (demo[demo["cluster"] < 150], "and .* units"),
+    ):
+        with pytest.raises(DataError, match=message):
+            msem.compare_models(
+                mine, msem.sem(MODEL.replace("fb ~ w1", "fb ~ 0*w1"), data, cluster="cluster")
+            )
+    with pytest.raises(DataError, match=r"only one of .* 'w1' at level 2"):
+        msem.compare_models(mine, msem.sem(MODEL.replace("fb ~ w1", ""), demo, cluster="cluster"))
+    with pytest.raises(ModelError, match="same degrees of freedom"):
+        msem.compare_models(mine, plain)
+    marker = MODEL.replace("fb =~ y1 + y2 + y3", "fb =~ NA*y1 + 1*y2 + y3").replace("fb ~ w1", "fb ~ 0*w1")
+    with pytest.warns(DataWarning, match="not seen in their parameters"):
+        found = msem.compare_models(mine, msem.sem(marker, demo, cluster="cluster"))
+    assert found["chisq_diff"].iloc[1] == pytest.approx(
+        msem.compare_models(plain, small)["chisq_diff"].iloc[1], rel=1e-5
+    )
+    with pytest.raises(ModelError, match="is a int"):
+        msem.compare_models(mine, 3)

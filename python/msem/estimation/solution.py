@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msem.data.intraclass import variance_shares
 from msem.data.moments import LevelMoments
-from msem.data.sample import Group, Origin, Sample
+from msem.data.sample import Group, Origin, Sample, independent_units
 from msem.data.saturated_moments import level_moments, of_design
 from msem.distributions import coverage, interval_on, normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.entry import questions
@@ -38,9 +38,45 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Of = TypeVar("Of", bound="Solution")
+Known = TypeVar("Known", bound="Estimated")
 Value = TypeVar("Value")
 P = ParamSpec("P")
 Rest = TypeVarTuple("Rest")
+
+
+class Estimated(Protocol):
+    """What questions ask of a fit that need its estimates only, and no data: fits that were saved answer them too."""
+
+    @property
+    def table(self) -> ParameterTable:
+        """The parameter table."""
+
+    @property
+    def model(self) -> Model:
+        """What the matrices are made from."""
+
+    @property
+    def theta(self) -> Floats:
+        """Estimates, shape (npar,)."""
+
+    @property
+    def vcov(self) -> Floats:
+        """Their sampling covariance matrix, shape (npar, npar)."""
+
+    def cov_params(self) -> pd.DataFrame:
+        """The same with names."""
+
+    @property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which of them were free to move, shape (npar,)."""
+
+    @property
+    def options(self) -> ResolvedSettings:
+        """How the model was read and estimated."""
+
+    @property
+    def independent(self) -> float:
+        """Units that robust variances come from."""
 
 
 class ReplicateCounts(Protocol):
@@ -423,6 +459,11 @@ class Solution(Translated):
         spread = self.options.se in (*DESIGN_BASED, "bootstrap")
         return design.df if spread and design is not None else None
 
+    @property
+    def independent(self) -> float:
+        """Units that robust variances come from: see `independent_units`."""
+        return independent_units(self.sample)
+
     # -- the sample --------------------------------------------------------------------------------------------
 
     @property
@@ -634,7 +675,7 @@ NO_MOMENTS = (
 NOT_YET = "this is not available in this version"
 
 
-def cached(question: Callable[[Of, *Rest], Value]) -> Callable[[Of, *Rest], Value]:
+def cached(question: Callable[[Known, *Rest], Value]) -> Callable[[Known, *Rest], Value]:
     """Compute a function of a solution, and of a level if it is about one, once for each solution.
 
     The value is kept with the solution, as those of cached properties are. It must not know the solution, which would
@@ -643,7 +684,7 @@ def cached(question: Callable[[Of, *Rest], Value]) -> Callable[[Of, *Rest], Valu
     name = f"{question.__module__}.{question.__qualname__}"
 
     @wraps(question)
-    def answer(fit: Of, *rest: *Rest) -> Value:
+    def answer(fit: Known, *rest: *Rest) -> Value:
         kept, own = vars(fit), f"{name}{rest}" if rest else name
         if own not in kept:
             with fit.options.limit():
@@ -654,7 +695,7 @@ def cached(question: Callable[[Of, *Rest], Value]) -> Callable[[Of, *Rest], Valu
     return answer
 
 
-def free_vcov(fit: Solution) -> Floats:
+def free_vcov(fit: Estimated) -> Floats:
     """Sampling covariance matrix of the estimates, 0 for parameters at active bounds, which count as fixed there.
 
     As they do for the standard errors of the other parameters; nan for parameters without standard errors.

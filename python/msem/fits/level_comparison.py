@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from msem.estimation.discrepancy import least_squares_loss
 from msem.estimation.estimate import require_converged
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
-from msem.estimation.solution import Solution
+from msem.estimation.problems import Problem
 from msem.fits.one_level import score_parts, standard_unit
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.model.levels import names_of_levels
@@ -167,7 +167,15 @@ def _weights(small: LevelFit, large: LevelFit) -> Floats:
     return restriction_weights(information, meat, np.eye(basis.shape[1]), inside)
 
 
-def warn_of_bounds(small: Solution, large: Solution, names: tuple[str, str]) -> None:
+class Judged(Protocol):
+    """What is wrong with a fit, or a saved one."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Causes and remedies."""
+
+
+def warn_of_bounds(small: Judged, large: Judged, names: tuple[str, str]) -> None:
     """Degrees of freedom do not count inequality constraints and bounds that are active."""
     known = {problem.cause for problem in large.problems}
     for problem in small.problems:

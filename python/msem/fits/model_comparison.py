@@ -16,6 +16,8 @@ from msem.estimation.estimate import require_converged, require_unpenalized
 from msem.estimation.least_squares import LeastSquaresSolution
 from msem.fits.fit import Fit
 from msem.fits.level_comparison import LOWER, compare_levels, compare_segregated, warn_of_bounds
+from msem.fits.saved import SavedFit
+from msem.fits.saved_comparison import saved_row, saved_tests
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
@@ -23,7 +25,7 @@ from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scalin
 from msem.postestimation.nested import Embedding, embed, require_comparable
 from msem.settings import require_choice
 
-Comparable = Fit | SegregatedFit | LevelFit
+Comparable = Fit | SavedFit | SegregatedFit | LevelFit
 Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
 
 METHODS = ("auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
@@ -43,7 +45,7 @@ def compare_models(
     ----------
     *fits : fits, one mapping from name to fit, or one list of fits
         Without names they are called model_1, model_2, ... Fits of `msem.segregated`, or one level of each, are
-        compared level by level.
+        compared level by level. Saved fits are compared by what their files say, with each other and with other fits.
     method : {"auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"}
         How the likelihood ratio is scaled. "auto" takes "standard" if no fit is robust. If one is it takes
         "satorra_bentler_2001", and "satorra_bentler_2010" where the scaling of that is not positive. The scaled
@@ -77,6 +79,10 @@ def compare_models(
     For levels fitted by themselves the difference of likelihood ratios is a chi-square, or scaled where the moments
     have a Gamma of their own, and that of discrepancies is scaled and shifted.
 
+    Of saved fits numbers of units and clusters, variables and the likelihood of the saturated model must agree. That
+    one contains the next is seen by their parameters, where each is free or the same; else there is a warning. Robust
+    ones are scaled by "satorra_bentler_2001".
+
     That a model contains the next is checked by fitting it to the moments that the other implies, which it must
     reproduce (Bentler & Satorra, 2010).
     """
@@ -84,6 +90,8 @@ def compare_models(
     given = named_fits("compare_models", fits, named, 2, options_of(compare_models))
     if any(isinstance(fit, (SegregatedFit, LevelFit)) for fit in given.values()):
         return _of_levels(given, method, scaled_shifted)
+    if any(isinstance(fit, SavedFit) for fit in given.values()):
+        return _of_files(given, method, scaled_shifted)
     models = _checked(given)
     squares = _by_least_squares(models)
     if squares and method not in ("auto", "satorra_2000"):
@@ -96,9 +104,33 @@ def compare_models(
     rows = {name: _row(models[name]) for name in ordered}
     for large, small in itertools.pairwise(ordered):
         test = _test(models[small], models[large], (small, large), method, scaled_shifted)
-        rows[small] |= _difference(test, models[small])
+        own = models[small].sample
+        rows[small] |= _difference(test, own.nobs, len(own.groups))
+    return _table(rows)
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.astype({"df_diff": "Int64", "method": "string"})
+
+
+def _of_files(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.DataFrame:
+    """Tests of fits of which some were saved."""
+    for name, fit in given.items():
+        if not isinstance(fit, (Fit, SavedFit)):
+            raise ModelError(
+                f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth, or a saved one"
+            )
+    if shifted:
+        raise MsemError("scaled_shifted=True needs the data, which saved fits do not have")
+    models: dict[str, Fit | SavedFit] = {
+        name: given[name] for name in sorted(given, key=lambda name: given[name].df)
+    }
+    tests = saved_tests(models, method)
+    rows = {name: saved_row(fit) for name, fit in models.items()}
+    for name, test in tests.items():
+        rows[name] |= _difference(test, models[name].nobs, models[name].table.ngroups)
+    return _table(rows)
 
 
 def _of_levels(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.DataFrame:
@@ -147,14 +179,14 @@ def _row(fit: Fit) -> dict[str, Any]:
     return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
 
 
-def _difference(test: LikelihoodRatio, fit: Fit) -> dict[str, Any]:
-    excess = max(test.statistic - test.df, 0.0) / (test.df * fit.sample.nobs)
+def _difference(test: LikelihoodRatio, nobs: float, ngroups: int) -> dict[str, Any]:
+    excess = max(test.statistic - test.df, 0.0) / (test.df * nobs)
     return {
         "chisq_diff": test.statistic,
         "df_diff": test.df,
         "pvalue": test.pvalue,
         "scaling": test.scaling,
-        "rmsea_diff": float(np.sqrt(excess * len(fit.sample.groups))),
+        "rmsea_diff": float(np.sqrt(excess * ngroups)),
         "method": test.method,
     }
 

@@ -18,6 +18,7 @@ from msem.estimation.solution import Solution
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import measures
+from msem.postestimation.icc import sizes_of
 from msem.version import __version__
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,13 @@ CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as",
            "converged", "problems", "rows", "est", "se", *STANDARDIZED, "covariance", "llf", "unrestricted_llf",
            "fit_measures")  # fmt: skip
 
-OPTIONAL = ("reference_df", "design_df")  # files of before there were these do not have them
+OPTIONAL = (
+    "reference_df",
+    "design_df",
+    "independent",
+    "moving",
+    "sizes",
+)  # files of before there were these do not have them
 
 OTHER_FORMATS = (
     ".csv", ".docx", ".html", ".md", ".parquet", ".pdf", ".pickle", ".pkl", ".png", ".rds", ".svg", ".tex", ".xlsx"
@@ -88,6 +95,10 @@ def _content(fit: Solution) -> dict[str, Any]:
         "covariance": [numbers(row) for row in fit.vcov],
         "reference_df": numbers(fit.reference_df),
         "design_df": fit.design_df,
+        "moving": fit.moving.tolist(),
+        "sizes": [list(map(list, sizes_of(s).items())) for s in fit.sample.statistics]
+        if fit.table.multilevel
+        else [],
         "llf": number(fit.llf),
         "unrestricted_llf": number(fit.unrestricted_llf),
         "fit_measures": {str(name): number(value) for name, value in measures(fit).items()},

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, Self, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.integrals import LOGISTIC
 from msem.data.sample import Origin
 from msem.data.storage import Fields, signed, verified, write_json
 from msem.distributions import coverage, normal_halfwidth, normal_pvalue
 from msem.entry import entries
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.lookup import parameter_series
+from msem.estimation.matrices import BlockModel, Model, block_map
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.solution import row_scales
 from msem.fits.fit import Fit
 from msem.fits.record import CONTENT, FORMAT, OPTIONAL, ROW, STANDARDIZED, numbers
 from msem.fits.reporting import level_titles, measure_sections, method_rows, tested_against, title
 from msem.language.syntax import parse
+from msem.model.drafts import Ordered
 from msem.model.equality import sort_constraints
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
@@ -32,12 +35,67 @@ from msem.output.sections import Pairs, Section, sample_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import estimates_columns, hidden_rows, slopes_named
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
+from msem.postestimation.constraints import defined
+from msem.postestimation.effects import contextual_effects, effects
 from msem.postestimation.estimates import rows_df
 from msem.postestimation.fit_measures import chosen_measures
+from msem.postestimation.icc import model_icc_table
+from msem.postestimation.simple_slopes import johnson_neyman, simple_slopes
+from msem.postestimation.standardized import rsquare, standardized
 from msem.postestimation.tidy import ForTables, glance, tidy
+from msem.postestimation.variance_partition import variance_partition
+from msem.postestimation.wald import wald_test
 from msem.settings import Reference, ResolvedSettings, require_choice
 
 Floats = NDArray[np.float64]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedEstimates:
+    """What questions about estimates ask of a solution, from a file; see `Estimated`.
+
+    Attributes
+    ----------
+    table : ParameterTable
+    theta, vcov : ndarray, shapes (npar,) and (npar, npar)
+    moving : ndarray of bool, shape (npar,)
+    options : ResolvedSettings
+    independent : float
+    """
+
+    table: ParameterTable
+    theta: Floats
+    vcov: Floats
+    moving: NDArray[np.bool_]
+    options: ResolvedSettings
+    independent: float
+
+    @cached_property
+    def model(self) -> Model:
+        """Matrices of every level and group."""
+        table = self.table
+        blocks = [
+            (level, group) for group in range(1, table.ngroups + 1) for level in range(1, table.nlevels + 1)
+        ]
+        return BlockModel(table, tuple(block_map(table, *block, table.observed(*block)) for block in blocks))
+
+    def cov_params(self) -> pd.DataFrame:
+        """Sampling covariance matrix with names."""
+        names = list(self.table.names())
+        return pd.DataFrame(self.vcov, index=names, columns=names)
+
+
+def _asked(
+    question: Callable[Concatenate[SavedEstimates, P], pd.DataFrame],
+) -> Callable[Concatenate[SavedFit, P], pd.DataFrame]:
+    """A question about estimates, asked of those of a file."""
+
+    @wraps(question)
+    def answer(saved: SavedFit, /, *args: P.args, **options: P.kwargs) -> pd.DataFrame:
+        return question(saved.known, *args, **options)
+
+    return answer
 
 
 @entries
@@ -105,6 +163,7 @@ class SavedFit(Translated, ForTables):
             group_labels=tuple(known.texts("groups")),
             syntax=syntax,
             defined=sort_constraints(syntax, labels)[2],
+            ordered=_ordered(rows, options),
             clusters=options.cluster_columns,
         )
         npar = table.npar
@@ -277,6 +336,50 @@ class SavedFit(Translated, ForTables):
         frame = pd.DataFrame(slopes_named(self.table.rows, columns))
         return rows_at(frame, level, self.table)
 
+    @cached_property
+    def known(self) -> SavedEstimates:
+        """Estimates as questions about them ask for."""
+        moving = self.content.get("moving")
+        free = np.ones(self.npar, dtype=bool) if moving is None else np.array(moving, dtype=bool)
+        units = self.nobs if self.nclusters is None else self.nclusters
+        return SavedEstimates(
+            self.table, self._theta[:, 0], self.content["covariance"], free, self.options, float(units)
+        )
+
+    standardized, rsquare = _asked(standardized), _asked(rsquare)
+    defined, wald_test = _asked(defined), _asked(wald_test)
+    effects, contextual_effects = _asked(effects), _asked(contextual_effects)
+    variance_partition = _asked(variance_partition)
+    simple_slopes, johnson_neyman = _asked(simple_slopes), _asked(johnson_neyman)
+
+    def icc_table(self, *, source: Literal["model"] = "model", ci_level: float = 0.95) -> pd.DataFrame:
+        """Intraclass correlations that the model implies; see `Fit.icc_table`.
+
+        Parameters
+        ----------
+        source : {"model"}
+            Saturated moments are not in the file.
+        ci_level : float
+            Coverage of the intervals.
+
+        Raises
+        ------
+        UnsupportedError
+            For saturated moments, a single-level model, and files of an older msem, which have no cluster sizes.
+        """
+        if source != "model":
+            raise UnsupportedError(
+                'a saved fit has no saturated moments: source="model" has those that the model implies'
+            )
+        if not self.table.multilevel:
+            raise UnsupportedError("a single-level model has no intraclass correlations")
+        sizes = [{float(size): float(count) for size, count in own} for own in self.content.get("sizes", [])]
+        if self.table.nlevels == 2 and len(sizes) != self.table.ngroups:
+            raise UnsupportedError(
+                f"the file was written by msem {self.version}, which saved no cluster sizes: save the fit again"
+            )
+        return model_icc_table(self.known, sizes, ci_level)
+
     # -- fit -----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -386,6 +489,18 @@ class SavedFit(Translated, ForTables):
 
     def _repr_html_(self) -> str:
         return self.to_html()
+
+
+def _ordered(rows: Sequence[Parameter], options: ResolvedSettings) -> Ordered:
+    """Ordered variables by the thresholds among the rows."""
+    counts: dict[str, set[str]] = {}
+    for row in rows:
+        if row.op == "|":
+            counts.setdefault(row.lhs, set()).add(row.rhs)
+    if not counts:
+        return Ordered()
+    residual = LOGISTIC if options.link == "logit" else 1.0
+    return Ordered({name: len(own) for name, own in counts.items()}, options.parameterization, residual)
 
 
 def _or_nan(value: Any) -> float:

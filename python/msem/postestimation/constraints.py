@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.estimate import Estimate
-from msem.estimation.solution import Solution, cached
+from msem.estimation.solution import Estimated, Solution, cached
 from msem.language.characters import outside_quotes
 from msem.model.functions import Functions, defined_functions, defined_rows
 from msem.model.partable import Parameter, ParameterTable
@@ -97,19 +97,19 @@ def _multipliers(estimate: Estimate, rows: Floats) -> Floats:
 
 
 @cached
-def compiled_definitions(fit: Solution) -> Functions:
+def compiled_definitions(fit: Estimated) -> Functions:
     """Defined parameters as functions of theta."""
     return defined_functions(fit.table)
 
 
 @cached
-def definition_rows(fit: Solution) -> tuple[Parameter, ...]:
+def definition_rows(fit: Estimated) -> tuple[Parameter, ...]:
     """Rows that tables have for defined parameters."""
     return defined_rows(fit.table) if fit.table.defined else ()
 
 
 @cached
-def definition_values(fit: Solution) -> tuple[Floats, Floats]:
+def definition_values(fit: Estimated) -> tuple[Floats, Floats]:
     """Values and delta-method standard errors of the defined parameters."""
     if not fit.table.defined:
         return np.empty(0), np.empty(0)
@@ -126,13 +126,13 @@ def definition_df(table: ParameterTable, reference_df: pd.Series) -> Floats:
     return np.array([min((df[k] for k in own), default=np.nan) for own in used], dtype=float)
 
 
-def definitions_at(fit: Solution, rows: Floats) -> Floats:
+def definitions_at(fit: Estimated, rows: Floats) -> Floats:
     """The definitions at other values of all rows of the table, such as standardized ones."""
     return defined_functions(fit.table, "rows").values(rows) if fit.table.defined else np.empty(0)
 
 
 def defined(
-    fit: Solution, *, ci_level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
+    fit: Estimated, *, ci_level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
 ) -> pd.DataFrame:
     """Defined parameters (``:=``) with standard errors and confidence intervals.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError, MsemError
 from msem.estimation.matrices import Model, Numbers, row_values
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import Estimated, free_vcov
 from msem.model.levels import WITHIN, Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
@@ -428,7 +428,7 @@ def simple_paths(graph: Graph, cause: str, outcome: str) -> Iterator[tuple[str, 
 
 
 def effects(
-    fit: Solution,
+    fit: Estimated,
     outcome: str | Sequence[str] | None = None,
     predictor: str | Sequence[str] | None = None,
     *,
@@ -494,7 +494,7 @@ def effects(
 
 
 def contextual_effects(
-    fit: Solution,
+    fit: Estimated,
     outcome: str | Sequence[str] | None = None,
     predictor: str | Sequence[str] | None = None,
     *,

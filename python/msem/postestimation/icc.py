@@ -15,11 +15,14 @@ from msem.data.intraclass import icc_columns, share_columns, share_table
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import NO_MOMENTS, NOT_YET, Solution, free_vcov
+from msem.estimation.solution import NO_MOMENTS, NOT_YET, Estimated, Solution, free_vcov
 from msem.postestimation.delta import Derived, Quantity, delta_method
 from msem.postestimation.ram import Structure, divide, mean_weights, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 from msem.settings import require_choice
+
+Sizes = Mapping[float, float]
+NOWHERE = "no variable is at several levels, so there is no intraclass correlation"
 
 __all__ = ["at_both_levels", "icc_frame", "model_icc", "saturated_icc"]
 
@@ -42,7 +45,7 @@ def model_icc(model: Model, group: int) -> Quantity:
     """
     names = at_both_levels(model, group)
     if not names:
-        raise ModelError("no variable is at both levels, so there is no intraclass correlation")
+        raise ModelError(NOWHERE)
 
     def quantity(theta: Numbers) -> Numbers:
         return _shares(model, theta, group, [(name, 2) for name in names])[..., ::2]
@@ -92,14 +95,45 @@ def _variances(block: Structure, names: Sequence[str]) -> Numbers:
 
 
 def icc_frame(
-    names: Sequence[str], group: int, found: Derived, statistics: Statistics, ci_level: float
+    names: Sequence[str], group: int, found: Derived, sizes: Sizes, ci_level: float
 ) -> pd.DataFrame:
     """Intraclass correlations of one group: columns lhs, group, and those of `icc_columns`."""
-    sizes = dict(zip(statistics.sizes.tolist(), statistics.counts.tolist(), strict=True))
     frame = icc_columns(found.est, found.se, sizes, ci_level)
     frame.insert(0, "lhs", list(names))
     frame.insert(1, "group", group)
     return frame
+
+
+def sizes_of(statistics: Statistics) -> Sizes:
+    """Number of clusters of each size."""
+    return dict(zip(statistics.sizes.tolist(), statistics.counts.tolist(), strict=True))
+
+
+def model_icc_table(fit: Estimated, sizes: Sequence[Sizes], ci_level: float) -> pd.DataFrame:
+    """Intraclass correlations that a model implies; see `icc_table`.
+
+    Parameters
+    ----------
+    fit : Estimated
+    sizes : sequence of mapping of float to float
+        Number of clusters of each size, of each group; of two levels.
+    ci_level : float
+    """
+    frames = []
+    for group in range(1, fit.table.ngroups + 1):
+        if fit.table.nlevels > 2:
+            keys = several_levels(fit.model, group)
+            if not keys:
+                raise ModelError(NOWHERE)
+            found = delta_method(partial(_of_model, fit.model, group, keys), fit.theta, free_vcov(fit))
+            frame = share_columns(keys, found.est, found.se, ci_level)
+            frame.insert(1, "group", group)
+        else:
+            quantity, names = model_icc(fit.model, group), at_both_levels(fit.model, group)
+            found = delta_method(quantity, fit.theta, free_vcov(fit))
+            frame = icc_frame(names, group, found, sizes[group - 1], ci_level)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def icc_table(
@@ -158,22 +192,22 @@ def icc_table(
         raise UnsupportedError(
             "a single-level model has no intraclass correlations: give level: blocks and cluster="
         )
+    if source == "model":
+        return model_icc_table(fit, [sizes_of(sample.statistics) for sample in fit.sample.groups], ci_level)
     if fit.table.nlevels > 2:
-        return _shares_table(fit, source, ci_level)
+        return _shares_table(fit, ci_level)
     frames = []
     for group, sample in enumerate(fit.sample.groups, 1):
-        quantity, names = model_icc(fit.model, group), at_both_levels(fit.model, group)
-        if source == "model":
-            found = delta_method(quantity, fit.theta, free_vcov(fit))
-        else:
-            names = list(sample.statistics.variables.both)
-            first = sample.statistics.first_stage
-            found = (
-                first_stage_icc(first, sample.levels, names)
-                if first is not None
-                else saturated_icc(saturated_moments(fit)[group], names)
-            )
-        frames.append(icc_frame(names, group, found, sample.statistics, ci_level))
+        if not at_both_levels(fit.model, group):
+            raise ModelError(NOWHERE)
+        names = list(sample.statistics.variables.both)
+        first = sample.statistics.first_stage
+        found = (
+            first_stage_icc(first, sample.levels, names)
+            if first is not None
+            else saturated_icc(saturated_moments(fit)[group], names)
+        )
+        frames.append(icc_frame(names, group, found, sizes_of(sample.statistics), ci_level))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -209,18 +243,12 @@ def _shares(model: Model, theta: Numbers, group: int, keys: Sequence[tuple[str, 
     return np.stack(out, axis=-1)
 
 
-def _shares_table(fit: Solution, source: str, ci_level: float) -> pd.DataFrame:
+def _shares_table(fit: Solution, ci_level: float) -> pd.DataFrame:
     frames = []
     for group, sample in enumerate(fit.sample.groups, 1):
-        if source == "model":
-            keys = several_levels(fit.model, group)
-            quantity = partial(_of_model, fit.model, group, keys)
-            found = delta_method(quantity, fit.theta, free_vcov(fit)) if keys else None
-            frame = pd.DataFrame() if found is None else share_columns(keys, found.est, found.se, ci_level)
-        else:
-            frame = share_table(sample.levels, saturated_moments(fit)[group].gamma, ci_level)
+        frame = share_table(sample.levels, saturated_moments(fit)[group].gamma, ci_level)
         if frame.empty:
-            raise ModelError("no variable is at several levels, so there is no intraclass correlation")
+            raise ModelError(NOWHERE)
         frame.insert(1, "group", group)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

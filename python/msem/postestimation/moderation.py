@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from msem.errors import DataError, ModelError
 from msem.estimation.matrices import INTERCEPT, BlockMap, Model, Numbers, row_values
-from msem.estimation.solution import Solution
+from msem.estimation.solution import Estimated
 from msem.model.levels import Level
 from msem.postestimation.effects import directed, reachable
 from msem.postestimation.ram import implied_mean, structures
@@ -229,7 +229,7 @@ class Moderated:
 
 
 def moderated(
-    fit: Solution,
+    fit: Estimated,
     path: str,
     products: Mapping[str, str | Sequence[str]] | None = None,
     level: Level | None = None,

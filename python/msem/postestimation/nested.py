@@ -21,7 +21,7 @@ from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import minimize
-from msem.model.partable import Parameter
+from msem.model.partable import Parameter, ParameterTable
 from msem.model.references import Key, key_of
 from msem.postestimation.reduced_form import reduced_form, reduced_keys
 from msem.postestimation.slope_nesting import SlopeSpace
@@ -114,7 +114,7 @@ def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
 
 def _embed_slopes(small: Estimate, large: Estimate) -> Embedding:
     """The same for models with random slopes: by the rows of their tables, or by what they imply about the data."""
-    if not large.table.constraints and _rows_agree(small, large):
+    if not large.table.constraints and rows_agree(small.table, large.table):
         return Embedding(_by_rows(small, large)[0], 0.0, 0.0)
     space = SlopeSpace.of(small, large)
     if space is None:
@@ -126,7 +126,7 @@ def _embed_slopes(small: Estimate, large: Estimate) -> Embedding:
     return Embedding(theta, units * value, directions(small, large, theta, large.unbounded_tangent)[1])
 
 
-def _rows_agree(small: Estimate, large: Estimate) -> bool:
+def rows_agree(small: ParameterTable, large: ParameterTable) -> bool:
     """Whether the rows of the parameter tables say that one model contains another.
 
     A path that is random in the larger model and not in the smaller one is a slope without variance, whose mean it is.
@@ -134,7 +134,7 @@ def _rows_agree(small: Estimate, large: Estimate) -> bool:
     That suffices: whatever the larger model fixes is fixed at the same value in the smaller one, what only one of them
     has a row for being 0 in the other, and what the larger one shares is shared.
     """
-    rows = {_place(row): row for row in large.table.rows}
+    rows = {_place(row): row for row in large.rows}
     ours = _beside(small, large)
     shared: dict[int, set[tuple[int, float]]] = {}
     for place in rows.keys() | ours.keys():
@@ -158,7 +158,7 @@ def _rows_agree(small: Estimate, large: Estimate) -> bool:
 
 def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
     """Parameters of the larger model that are those of the smaller one, and their derivatives, by rows."""
-    ours = _beside(small, large)
+    ours = _beside(small.table, large.table)
     theta, jacobian = np.zeros(large.table.npar), np.zeros((large.table.npar, small.table.npar))
     for row in large.table.rows:
         mine = ours.get(_place(row))
@@ -172,13 +172,13 @@ def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
     return theta, jacobian
 
 
-def _beside(small: Estimate, large: Estimate) -> dict[tuple[Key, int, int], Parameter]:
+def _beside(small: ParameterTable, large: ParameterTable) -> dict[tuple[Key, int, int], Parameter]:
     """Rows of the smaller model by their places in the larger one; paths that are slopes there are means of these."""
-    ours = {_place(row): row for row in small.table.rows}
+    ours = {_place(row): row for row in small.rows}
     means: dict[tuple[Key, int, int], Parameter] = {}
-    for group in range(1, large.table.ngroups + 1):
-        at = {slope.name: max(slope.at) for slope in large.table.slopes(group)}
-        for row in large.table.rows:
+    for group in range(1, large.ngroups + 1):
+        at = {slope.name: max(slope.at) for slope in large.slopes(group)}
+        for row in large.rows:
             if not row.slope or row.group != group:
                 continue
             mine = ours.get(_place(row))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msem.distributions import normal_halfwidth, normal_pvalue, wald_statistic
 from msem.errors import DataError, ModelError
 from msem.estimation.matrices import Numbers
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import Estimated, free_vcov
 from msem.model.levels import Level
 from msem.postestimation.delta import Derived, Quantity, delta_method
 from msem.postestimation.moderation import (
@@ -33,12 +33,12 @@ def _over(one: Moderated, held: Sequence[Mapping[str, float]]) -> Quantity:
     return lambda theta: np.stack([one.slope_at(theta, each) for each in held], axis=-1)
 
 
-def derived_slopes(fit: Solution, one: Moderated, held: Sequence[Mapping[str, float]]) -> Derived:
+def derived_slopes(fit: Estimated, one: Moderated, held: Sequence[Mapping[str, float]]) -> Derived:
     """Slopes at settings with their sampling covariance."""
     return delta_method(_over(one, held), fit.theta, free_vcov(fit))
 
 
-def derived_lines(fit: Solution, one: Moderated, held: Mapping[str, float], values: Floats) -> Derived:
+def derived_lines(fit: Estimated, one: Moderated, held: Mapping[str, float], values: Floats) -> Derived:
     """Means of the outcome at values of the predictor, given what is held, with their sampling covariance."""
     centre = one.mean(one.predictor)
 
@@ -52,7 +52,7 @@ def derived_lines(fit: Solution, one: Moderated, held: Mapping[str, float], valu
 
 
 def simple_slopes(
-    fit: Solution,
+    fit: Estimated,
     path: str,
     at: Mapping[str, Values] | None = None,
     *,
@@ -129,7 +129,7 @@ def _key(one: Moderated) -> dict[str, str | int]:
 
 
 def johnson_neyman(
-    fit: Solution,
+    fit: Estimated,
     path: str,
     moderator: str | None = None,
     at: Mapping[str, float] | None = None,
@@ -196,7 +196,7 @@ def johnson_neyman(
 
 
 def _region(
-    fit: Solution, one: Moderated, moderator: str, others: Mapping[str, float], quantile: float
+    fit: Estimated, one: Moderated, moderator: str, others: Mapping[str, float], quantile: float
 ) -> tuple[float, float, str]:
     """Where a slope a + b u differs from 0: (a + b u)^2 > q^2 Var(a + b u), u the moderator in standard deviations."""
     centre, sd = centre_of(one, moderator)

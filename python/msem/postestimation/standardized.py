@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import Estimated, free_vcov
 from msem.model.functions import Functions, defined_functions
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
@@ -362,7 +362,7 @@ def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, ci_level: float 
 
 
 def standardized(
-    fit: Solution,
+    fit: Estimated,
     kind: Kind = "std_all",
     *,
     total: bool = False,
@@ -410,7 +410,7 @@ def standardized(
     return rows_at(frame, level, fit.table)
 
 
-def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
+def rsquare(fit: Estimated, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
     """Explained variance of every endogenous variable within its level.
 
     Parameters

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import Estimated, free_vcov
 from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN
 from msem.postestimation.delta import Quantity, delta_method
 from msem.postestimation.ram import Structure, divide, mean_weights, structures
@@ -39,7 +39,7 @@ SOURCES = (
 
 
 def variance_partition(
-    fit: Solution, outcome: str | Sequence[str] | None = None, *, ci_level: float = 0.95
+    fit: Estimated, outcome: str | Sequence[str] | None = None, *, ci_level: float = 0.95
 ) -> pd.DataFrame:
     r"""Divide the variance of outcomes by level and source: the R-squared measures of multilevel models.
 
@@ -100,7 +100,7 @@ def variance_partition(
     return pd.concat(frames, ignore_index=True)
 
 
-def _of_outcome(fit: Solution, group: int, name: str, ci_level: float) -> pd.DataFrame:
+def _of_outcome(fit: Estimated, group: int, name: str, ci_level: float) -> pd.DataFrame:
     parts = delta_method(_variances(fit.model, group, name), fit.theta, free_vcov(fit)).est
     shares = delta_method(_shares(fit.model, group, name), fit.theta, free_vcov(fit))
     lower, upper = shares.interval(ci_level, "logit")

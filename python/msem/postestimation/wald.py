@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.sample import independent_units
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
-from msem.estimation.solution import Solution
+from msem.estimation.solution import Estimated
 from msem.language.characters import in_backticks, outside_quotes, pieces
 from msem.model.functions import CONSTANT, Functions, compile_expressions
 from msem.postestimation.delta import derive
@@ -69,7 +68,7 @@ def wald(values: Floats, cov: Floats) -> Wald:
     return Wald(float(np.sum(along[varies] ** 2 / roots[varies])), int(varies.sum()), consistent)
 
 
-def wald_test(fit: Solution, hypotheses: str | Sequence[str]) -> pd.DataFrame:
+def wald_test(fit: Estimated, hypotheses: str | Sequence[str]) -> pd.DataFrame:
     """Test linear or nonlinear hypotheses about the parameters.
 
     Parameters
@@ -100,10 +99,10 @@ def wald_test(fit: Solution, hypotheses: str | Sequence[str]) -> pd.DataFrame:
     names = list(functions.texts)
     if len(names) > 1:
         joint = wald(values, cov)
-        clusters = independent_units(fit.sample) if fit.options.robust else np.inf
+        clusters = fit.independent if fit.options.robust else np.inf
         if not joint.consistent and len(names) >= clusters:
             raise ModelError(
-                f"{len(names)} hypotheses cannot be tested together with robust standard errors from {clusters} "
+                f"{len(names)} hypotheses cannot be tested together with robust standard errors from {clusters:.0f} "
                 "clusters: test fewer at a time"
             )
         if not joint.consistent:
@@ -128,7 +127,7 @@ def _split(hypotheses: str | Sequence[str]) -> list[str]:
     return found
 
 
-def _with_names_quoted(fit: Solution, hypothesis: str) -> str:
+def _with_names_quoted(fit: Estimated, hypothesis: str) -> str:
     """A hypothesis with backticks about a side that is the name of a parameter, such as f=~y2."""
     sides = hypothesis.split("==")
     if len(sides) == 2:
@@ -138,7 +137,7 @@ def _with_names_quoted(fit: Solution, hypothesis: str) -> str:
     return "==".join(sides).strip()
 
 
-def _estimates(fit: Solution, functions: Functions) -> tuple[Floats, Floats]:
+def _estimates(fit: Estimated, functions: Functions) -> tuple[Floats, Floats]:
     """Values of the functions with their delta-method covariance matrix."""
     for text, degree in zip(functions.texts, functions.degrees, strict=True):
         if degree == CONSTANT:
@@ -146,7 +145,7 @@ def _estimates(fit: Solution, functions: Functions) -> tuple[Floats, Floats]:
                 f"'{text}' is about fixed values only: nothing is estimated that it could be tested by"
             )
     values = functions.values(fit.theta)
-    vcov, names = fit.cov_params().to_numpy(), fit.table.names()
+    vcov, names = fit.vcov, fit.table.names()
     cov = derive(functions, fit.theta, vcov).vcov
     for k, text in enumerate(functions.texts):
         if not np.isfinite(values[k]):
