@@ -275,17 +275,21 @@ void require_items(const ModeItems& items, const Matrix& categories, const Matri
 
 }  // namespace
 
-PosteriorModes posterior_modes(const ModeProblem& problem) {
-  const Index r = problem.unit.top.cols(), l = problem.unit.reach.cols(), J = problem.nclusters();
-  if (problem.first.empty()) throw std::invalid_argument("there are no clusters");
-  const Index N = problem.first.back();
-  require_items(problem.unit, problem.categories, problem.shift, r);
-  require_items(problem.cluster, problem.cluster_categories, problem.cluster_shift, r);
-  if (problem.unit.reach.rows() != problem.categories.rows() || problem.categories.cols() != N ||
-      problem.root.cols() != r || problem.zeta.rows() != problem.root.rows() || problem.zeta.cols() != N ||
-      problem.cluster_categories.cols() != J || problem.unit_map.cols() != l + r ||
-      problem.cluster_map.cols() != r)
+void ModeProblem::require() const {
+  const Index r = unit.top.cols(), l = unit.reach.cols(), J = nclusters();
+  if (first.empty()) throw std::invalid_argument("there are no clusters");
+  const Index N = first.back();
+  require_items(unit, categories, shift, r);
+  require_items(cluster, cluster_categories, cluster_shift, r);
+  if (unit.reach.rows() != categories.rows() || categories.cols() != N || root.cols() != r ||
+      zeta.rows() != root.rows() || zeta.cols() != N || cluster_categories.cols() != J ||
+      unit_map.cols() != l + r || cluster_map.cols() != r)
     throw std::invalid_argument("effects have inconsistent shapes");
+}
+
+PosteriorModes posterior_modes(const ModeProblem& problem) {
+  problem.require();
+  const Index J = problem.nclusters(), N = problem.first.back();
   PosteriorModes out{Matrix(problem.unit_map.rows(), N), Matrix(problem.unit_map.rows(), N),
                      Matrix(problem.cluster_map.rows(), J), Matrix(problem.cluster_map.rows(), J)};
   std::atomic<Index> unsettled{0};

@@ -35,6 +35,8 @@ struct ModeProblem {
   Matrix cluster_map;  // and of clusters: of u
 
   Index nclusters() const { return static_cast<Index>(first.size()) - 1; }
+  // Throws std::invalid_argument for shapes that do not fit.
+  void require() const;
 };
 
 // Values and variances of what is wanted, a column for each unit or cluster.

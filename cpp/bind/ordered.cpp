@@ -1,6 +1,6 @@
 // First stage of ordered variables, modes of posterior distributions given them, and the bivariate normal
 // distribution.
-#include "after/ordered_modes.hpp"
+#include "after/ordered_draws.hpp"
 #include "base/normal.hpp"
 #include "bind/bind.hpp"
 #include "ordered/first_stage.hpp"
@@ -55,10 +55,11 @@ py::dict estimate_two_level_first_stage(Matrix values, Matrix covariates, std::v
   return first_stage_parts(found);
 }
 
-py::dict modes_of(bool logistic, std::vector<Vector> cuts, Matrix reach, Matrix top, Vector sd,
-                  std::vector<Vector> cluster_cuts, Matrix cluster_top, Vector cluster_sd, Matrix root,
-                  std::vector<Index> first, Matrix categories, Matrix shift, Matrix zeta,
-                  Matrix cluster_categories, Matrix cluster_shift, Matrix unit_map, Matrix cluster_map) {
+ModeProblem make_problem(bool logistic, std::vector<Vector> cuts, Matrix reach, Matrix top, Vector sd,
+                         std::vector<Vector> cluster_cuts, Matrix cluster_top, Vector cluster_sd, Matrix root,
+                         std::vector<Index> first, Matrix categories, Matrix shift, Matrix zeta,
+                         Matrix cluster_categories, Matrix cluster_shift, Matrix unit_map,
+                         Matrix cluster_map) {
   const ModeProblem problem{logistic,
                             {std::move(cuts), std::move(reach), std::move(top), std::move(sd)},
                             {std::move(cluster_cuts), {}, std::move(cluster_top), std::move(cluster_sd)},
@@ -71,6 +72,11 @@ py::dict modes_of(bool logistic, std::vector<Vector> cuts, Matrix reach, Matrix 
                             std::move(cluster_shift),
                             std::move(unit_map),
                             std::move(cluster_map)};
+  problem.require();
+  return problem;
+}
+
+py::dict modes_of(const ModeProblem& problem) {
   PosteriorModes found;
   {
     py::gil_scoped_release release;
@@ -85,6 +91,15 @@ py::dict modes_of(bool logistic, std::vector<Vector> cuts, Matrix reach, Matrix 
   return out;
 }
 
+py::tuple draw_of(const ModeProblem& problem, std::uint64_t seed, std::uint32_t group, int sweeps) {
+  PosteriorDraw found;
+  {
+    py::gil_scoped_release release;
+    found = posterior_draw(problem, seed, group, sweeps);
+  }
+  return py::make_tuple(found.unit, found.cluster);
+}
+
 }  // namespace
 
 void bind_ordered(py::module_& m) {
@@ -94,8 +109,11 @@ void bind_ordered(py::module_& m) {
   m.def("two_level_first_stage", &estimate_two_level_first_stage, "values"_a, "covariates"_a, "cluster"_a,
         "cluster_values"_a, "cluster_covariates"_a, "categories"_a, "both"_a, "starts"_a,
         "weight"_a = Vector(), "cluster_weight"_a = Vector());
-  m.def("posterior_modes", &modes_of, py::kw_only(), "logistic"_a, "cuts"_a, "reach"_a, "top"_a, "sd"_a,
-        "cluster_cuts"_a, "cluster_top"_a, "cluster_sd"_a, "root"_a, "first"_a, "categories"_a, "shift"_a,
-        "zeta"_a, "cluster_categories"_a, "cluster_shift"_a, "unit_map"_a, "cluster_map"_a);
+  py::class_<ModeProblem>(m, "LatentGivenOrdered")
+      .def(py::init(&make_problem), py::kw_only(), "logistic"_a, "cuts"_a, "reach"_a, "top"_a, "sd"_a,
+           "cluster_cuts"_a, "cluster_top"_a, "cluster_sd"_a, "root"_a, "first"_a, "categories"_a, "shift"_a,
+           "zeta"_a, "cluster_categories"_a, "cluster_shift"_a, "unit_map"_a, "cluster_map"_a)
+      .def("modes", &modes_of)
+      .def("draw", &draw_of, "seed"_a, "group"_a, "sweeps"_a);
   m.def("binormal_between", py::vectorize(&binormal_between), "x1"_a, "x2"_a, "y1"_a, "y2"_a, "r"_a);
 }

@@ -134,26 +134,33 @@ class PosteriorModes(TypedDict):
     cluster_var: _Floats
     unsettled: int
 
-def posterior_modes(
-    *,
-    logistic: bool,
-    cuts: Sequence[_Floats],
-    reach: _Floats,
-    top: _Floats,
-    sd: _Floats,
-    cluster_cuts: Sequence[_Floats],
-    cluster_top: _Floats,
-    cluster_sd: _Floats,
-    root: _Floats,
-    first: Sequence[int],
-    categories: _Floats,
-    shift: _Floats,
-    zeta: _Floats,
-    cluster_categories: _Floats,
-    cluster_shift: _Floats,
-    unit_map: _Floats,
-    cluster_map: _Floats,
-) -> PosteriorModes: ...
+class LatentGivenOrdered:
+    """Latent variables of units and clusters given ordered and continuous variables, at one level or two."""
+
+    def __init__(
+        self,
+        *,
+        logistic: bool,
+        cuts: Sequence[_Floats],
+        reach: _Floats,
+        top: _Floats,
+        sd: _Floats,
+        cluster_cuts: Sequence[_Floats],
+        cluster_top: _Floats,
+        cluster_sd: _Floats,
+        root: _Floats,
+        first: Sequence[int],
+        categories: _Floats,
+        shift: _Floats,
+        zeta: _Floats,
+        cluster_categories: _Floats,
+        cluster_shift: _Floats,
+        unit_map: _Floats,
+        cluster_map: _Floats,
+    ) -> None: ...
+    def modes(self) -> PosteriorModes: ...
+    def draw(self, seed: int, group: int, sweeps: int) -> tuple[_Floats, _Floats]: ...
+
 def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 
 class VariancePenalty:

@@ -17,7 +17,7 @@ from msem.data.sample import Group
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.integrals import integration_plan
 from msem.estimation.objective import build_objective
-from msem.estimation.solution import Solution, cached
+from msem.estimation.solution import NOT_YET, Solution, cached
 from msem.model.levels import WITHIN
 from msem.postestimation.integrated_scores import Columns, Posterior, posterior_frame, scored_frame
 
@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 
 DEPENDENT = 1e-9  # correlation of residuals that is more than rounding
 IMPROPER = 1e-8  # eigenvalue below 0 that is more than rounding
+SWEEPS = 100  # of a chain, for a draw
 VANISHING = 1e-12  # eigenvalue of a correlation matrix that counts as 0
 
 
@@ -322,10 +323,41 @@ def _units(group: Group, below: _Level, above: _Above) -> _Units:
     return _Units(order, own, zeta, root, shift, top)
 
 
-def _modes_of_group(fit: Solution, number: int) -> _Modes:
+class _Problem(NamedTuple):
+    """Latent variables of a group given its data, and what is added to what the core says of effects.
+
+    Attributes
+    ----------
+    core : _core.LatentGivenOrdered
+    units : _Units
+    latent : tuple of str
+        Of level 1.
+    unit_centre : ndarray
+        A row for each of these, a column for each row that is used.
+    parts : int
+        Variables of level 1 that have a part at level 2.
+    cluster_centre : ndarray
+        A row for each of these parts, and then for each latent variable of level 2.
+    """
+
+    core: _core.LatentGivenOrdered
+    units: _Units
+    latent: tuple[str, ...]
+    unit_centre: Floats
+    parts: int
+    cluster_centre: Floats
+
+    def of_rows(self, values: Floats, count: int) -> Floats:
+        """Values of the rows that are used among all rows; nan elsewhere."""
+        out = np.full((len(values), count), np.nan)
+        out[:, self.units.order] = values
+        return out
+
+
+def _problem(fit: Solution, number: int, theta: Floats) -> _Problem:
     table, group = fit.table, fit.sample.groups[number - 1]
     statistics, rows = group.statistics, group.rows
-    moments = fit.objective.moments(fit.theta, number)
+    moments = fit.objective.moments(theta, number)
     two = table.multilevel
     names = statistics.unit if two else statistics.cluster
     ordered = [name for name in names if name in statistics.labels]
@@ -335,10 +367,10 @@ def _modes_of_group(fit: Solution, number: int) -> _Modes:
     above = _above(fit, number, moments[2] if two else None)
     units = _units(group, below, above)
     width = len(next(iter(below.reach.values()), np.zeros(0)))
-    cuts = _cuts(fit, number)
+    cuts = _cuts(fit, number, theta)
     shift = [above.centre(name) for name in above.ordered]
     wanted = [np.append(below.reach[name], -below.slopes[name] @ units.root) for name in latent]
-    found = _core.posterior_modes(
+    core = _core.LatentGivenOrdered(
         logistic=table.ordered.residual != 1.0,
         cuts=[cuts[name] for name in ordered],
         reach=_stack([below.reach[name] for name in ordered], width),
@@ -357,22 +389,69 @@ def _modes_of_group(fit: Solution, number: int) -> _Modes:
         unit_map=_stack(wanted, width + above.width),
         cluster_map=above.reach([*above.parts, *above.latent]),
     )
+    centre = [below.mean[name] + units.zeta @ below.slopes[name] for name in latent]
+    top = [above.centre(name) for name in (*above.parts, *above.latent)]
+    return _Problem(
+        core,
+        units,
+        tuple(latent),
+        _stack(centre, len(units.order)),
+        len(above.parts),
+        _stack(top, len(above.known)),
+    )
+
+
+def _modes_of_group(fit: Solution, number: int) -> _Modes:
+    problem, count = _problem(fit, number, fit.theta), fit.sample.groups[number - 1].rows.nobs
+    found = problem.core.modes()
     if found["unsettled"]:
         raise ModelError("the posterior distribution of some clusters has no mode that could be found")
-    mean, variance = (np.full((len(latent), rows.nobs), np.nan) for _ in range(2))
-    mean[:, units.order], variance[:, units.order] = found["unit"], found["unit_var"]
-    for k, name in enumerate(latent):
-        mean[k, units.order] += below.mean[name] + units.zeta @ below.slopes[name]
-    cluster, spread, k = found["cluster"], found["cluster_var"], len(above.parts)
-    for own, name in zip(cluster, [*above.parts, *above.latent], strict=True):
-        own += above.centre(name)
+    mean = problem.of_rows(problem.unit_centre + found["unit"], count)
+    variance = problem.of_rows(found["unit_var"], count)
+    cluster, spread, k = problem.cluster_centre + found["cluster"], found["cluster_var"], problem.parts
     return _Modes((mean, variance), (cluster[k:], spread[k:]), (cluster[:k], spread[:k]))
 
 
-def _cuts(fit: Solution, number: int) -> dict[str, Floats]:
-    """Thresholds of each ordered variable of a group, ascending."""
+def drawn_latent(fit: Solution, level: int | None, theta: Floats, seed: int) -> pd.DataFrame:
+    """Latent variables drawn from their posterior distribution at some parameters; see `posterior_modes`.
+
+    Raises
+    ------
+    UnsupportedError
+        With random slopes or ``link="logit"``, and where residuals of ordered variables are correlated.
+    ModelError
+        If the parameters are those of no distribution.
+    """
+    if fit.has_slopes or fit.table.ordered.logistic:
+        what = "random slopes" if fit.has_slopes else 'link="logit"'
+        raise UnsupportedError(f"plausible_values() of ordered variables with {what}: {NOT_YET}")
+    drawn = []
+    for number, group in enumerate(fit.sample.groups, 1):
+        problem = _problem(fit, number, theta)
+        unit, cluster = problem.core.draw(seed, number, SWEEPS)
+        below = problem.of_rows(problem.unit_centre + unit, group.rows.nobs)
+        drawn.append((below, (problem.cluster_centre + cluster)[problem.parts :]))
+
+    def values(number: int, own: int) -> Columns:
+        return dict(zip(fit.table.latent(own, number), drawn[number - 1][own > WITHIN], strict=True))
+
+    return scored_frame(fit, level, values)
+
+
+def _cuts(fit: Solution, number: int, theta: Floats) -> dict[str, Floats]:
+    """Thresholds of each ordered variable of a group, ascending.
+
+    Raises
+    ------
+    ModelError
+        If they are not.
+    """
     found: dict[str, list[tuple[int, float]]] = {}
-    for row, value in zip(fit.table.rows, fit.row_values, strict=True):
+    for row, value in zip(fit.table.rows, fit.objective.row_values(theta), strict=True):
         if row.op == "|" and row.group == number:
             found.setdefault(row.lhs, []).append((int(row.rhs[1:]), float(value)))
-    return {name: np.array([value for _, value in sorted(own)]) for name, own in found.items()}
+    out = {name: np.array([value for _, value in sorted(own)]) for name, own in found.items()}
+    odd = next((name for name, own in out.items() if not (np.diff(own) > 0).all()), None)
+    if odd is not None:
+        raise ModelError(f"the thresholds of {odd!r} are out of order, and a category has no probability")
+    return out

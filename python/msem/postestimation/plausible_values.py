@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import smallest_eigenvalue, square_root
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution
 from msem.model.levels import WITHIN, Level, level_place
 from msem.postestimation.factor_scores import (
     Columns,
@@ -31,6 +31,7 @@ from msem.postestimation.factor_scores import (
     latent_levels,
     prediction_rows,
 )
+from msem.postestimation.ordered_scores import drawn_latent
 from msem.postestimation.posterior import GroupModel, core_order, posterior
 from msem.postestimation.rows import Rows, cluster_columns, clusters_of
 from msem.settings import require_seed, require_whole
@@ -38,6 +39,10 @@ from msem.settings import require_seed, require_whole
 Floats = NDArray[np.float64]
 SEMIDEFINITE = -1e-8  # smallest eigenvalue, in the metric of correlations, of a matrix that counts as such
 TRIES = 100  # draws of parameters until one is of a distribution
+NO_DISTRIBUTION = (
+    f"{TRIES} draws of the parameters were of no distribution: variances are hardly larger than their standard errors. "
+    "Leave out draw_parameters=True, or fix such variances at 0"
+)
 
 
 def plausible_values(
@@ -62,6 +67,12 @@ def plausible_values(
     freedom, the location and the spread of the posterior distribution by quadrature, that starts at one of its nodes
     with the weight of this; everything else is drawn from its normal distribution given the slopes. What is left of
     the start is of the size of the share of rejected proposals to the power of 60.
+
+    Given ordered variables the posterior distribution is not normal either. Each draw is then the end of a Markov
+    chain of its own for every cluster, of 100 sweeps: effects of units given those of their cluster and these given
+    those of the units by elliptical slice sampling (Murray, Adams & MacKay, 2010), and all of them given what is cut
+    into categories, drawn given them (Albert & Chib, 1993). By least squares and maximum likelihood, for the data of
+    the fit.
 
     Parameters
     ----------
@@ -92,6 +103,9 @@ def plausible_values(
         `draw_parameters` finds no standard errors.
     DataError
         If the model was fitted to moments and there are no new data; see `factor_scores`.
+    UnsupportedError
+        With ordered variables, for new data, random slopes, ``link="logit"`` or correlated residuals of these
+        variables.
 
     References ---------- Mislevy (1991). Randomization-based inference about latent variables from complex
     samples. Psychometrika, 56, 177-196. Asparouhov & Muthen (2010). Plausible values for latent variables using
@@ -105,11 +119,10 @@ def plausible_values(
     >>> [one.shape for one in fit.plausible_values(2, seed=1)]
     [(2500, 1), (2500, 1)]
     """
-    if any(s.integral is not None for s in fit.sample.statistics):
-        raise UnsupportedError(
-            "plausible_values() of ordered variables by maximum likelihood: the posterior distribution is not normal, "
-            "and not drawn from in this version; factor_scores() has its means and standard deviations"
-        )
+    if fit.sample.statistics[0].ordered:
+        if newdata is not None:
+            raise UnsupportedError(f"plausible_values() of ordered variables for new data: {NOT_YET}")
+        return _given_categories(fit, n, seed, level, draw_parameters=draw_parameters)
     integrated = any(s.nodes for s in fit.sample.statistics)
     count = require_whole("n", n, 1)
     wanted = None if level is None else fit.table.level(level)
@@ -135,6 +148,32 @@ def plausible_values(
         drawn = [_draw(group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
         draws.append(latent_frame(groups, drawn, wanted, columns.highest))
     return draws
+
+
+def _given_categories(
+    fit: Solution, n: int, seed: int | None, level: Level | None, *, draw_parameters: bool
+) -> list[pd.DataFrame]:
+    """Draws given ordered variables; see `drawn_latent`."""
+    count = require_whole("n", n, 1)
+    wanted = None if level is None else fit.table.level(level)
+    root = _root_of_estimates(fit) if draw_parameters else None
+    out = []
+    for stream in np.random.SeedSequence(require_seed(seed)).spawn(count):
+        rng = np.random.default_rng(stream)
+        own = int(rng.integers(2**63))
+        if root is None:
+            out.append(drawn_latent(fit, wanted, fit.theta, own))
+            continue
+        for _ in range(TRIES):
+            theta = fit.theta + root @ rng.standard_normal(len(root))
+            try:
+                out.append(drawn_latent(fit, wanted, theta, own))
+                break
+            except ModelError:
+                continue
+        else:
+            raise ModelError(NO_DISTRIBUTION)
+    return out
 
 
 def _drawn_with_slopes(
@@ -184,10 +223,7 @@ def _drawn_models(
         groups = _at(fit, rows, theta)
         if not _improper(groups):
             return groups
-    raise ModelError(
-        f"{TRIES} draws of the parameters were of no distribution: variances are hardly larger than their "
-        "standard errors. Leave out draw_parameters=True, or fix such variances at 0"
-    )
+    raise ModelError(NO_DISTRIBUTION)
 
 
 def _improper(groups: Sequence[Group]) -> int:
