@@ -53,6 +53,12 @@ def centred() -> pd.DataFrame:
 # What is wrong: model, data, and what the message must say.
 DATA: dict[str, tuple[str, Callable[[], Any], str]] = {
     "unknown variable": (MODEL.replace("y3", "yy3"), lambda: DEMO, "no column 'yy3': did you mean 'y3'"),
+    "variable in capitals": (MODEL.replace("x1", "X1"), lambda: DEMO, "no column 'X1': did you mean 'x1'"),
+    "decimal commas": (
+        MODEL,
+        lambda: DEMO.assign(y1=DEMO["y1"].map(lambda value: f"{value}".replace(".", ","))),
+        "decimal commas, such as .*decimal=",
+    ),
     "no cluster column": (
         MODEL,
         lambda: DEMO.drop(columns="cluster"),

@@ -33,6 +33,8 @@ MALFORMED = [
     ("level 1\nf =~ y1", 1, 7, "written 'level: 1'"),
     ("level:\nf =~ y1", 1, 1, "after 'level:'"),
     ("f =~ y1 +\nlevel: within\ng =~ y1", 2, 6, "unexpected ':'"),
+    ("levle: 1\nf =~ y1", 1, 6, "did you mean the header 'level:'"),
+    ("f =~ y1\nLevels: 2", 2, 7, "did you mean the header 'level:'"),
     ("level: 1 f =~ y1", 1, 10, "found 'f'"),
     ("f =~ 2", 1, 6, "not a number"),
     ("y ~ 2", 1, 5, "an intercept is written '1'"),

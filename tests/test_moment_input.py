@@ -224,3 +224,22 @@ def test_summary_says_that_means_were_not_given(tmp_path):
         moments = msem.LevelMoments(SMALL, SMALL, cluster_sizes=TABLE, **given)
         for fit in (msem.sem(text, moments), msem.segregated(text, moments)):
             assert "moments with cluster sizes\n" in fit.summary()
+
+
+def test_all_clusters_may_have_one_size(demo):
+    moments = msem.sem("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1", demo, cluster="cluster").saturated
+    parts = moments.within.cov, moments.between.cov, moments.between.mean
+    for sizes, given in (
+        (15, {"nobs": 1500, "nclusters": 100}),
+        (np.int64(15), {"nclusters": 100}),
+        (15.0, {"nobs": 1500}),
+    ):
+        found = msem.LevelMoments(*parts, cluster_sizes=sizes, **given)
+        assert (found.cluster_sizes, found.nobs, found.nclusters) == ({15: 100}, 1500, 100)
+    for given, message in (
+        ({}, "nclusters is needed"),
+        ({"nobs": 1501}, "does not divide nobs=1501"),
+        ({"nobs": 1501, "nclusters": 100}, "nobs is 1501"),
+    ):
+        with pytest.raises(DataError, match=message):
+            msem.LevelMoments(*parts, cluster_sizes=15, **given)

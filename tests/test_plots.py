@@ -189,7 +189,7 @@ def test_more_than_two_levels():
     ax = plots.icc(fit)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Level 2", "Level 3"]
     ax = plots.caterpillar(fit)
-    assert ax.get_xlabel() == "Clusters in order of size (40)"
+    assert ax.get_xlabel() == "Clusters in order of their scores (40)"
     assert ax.get_ylabel().startswith("f: posterior mean")
 
 
@@ -237,3 +237,33 @@ def test_one_level_has_no_clusters(demo):
         plots.icc(single)
     with pytest.raises(ModelError):
         plots.level_fit(single)
+
+
+@pytest.mark.parametrize("name", ["b", "fb ~ w1", "fb~w1", "fb~w1.l2"])
+def test_parameters_have_the_names_that_they_have_elsewhere(labelled, name):
+    fit, drawn, influence = labelled
+    assert fit.params[name] == fit.params["b"]
+    at = list(drawn.names).index("b")
+    ax = plots.bootstrap(drawn, name, kind="normal")
+    assert drawn.point[at] in {line.get_xdata()[0] for line in ax.lines}
+    ax = plots.influence(influence, by=name, named=3)
+    assert ax.get_ylabel() == "Change of b in standard errors"
+    assert ax.get_xlabel().endswith("the 3 largest are named")
+    pd.testing.assert_frame_equal(influence.top(4, by=name), influence.top(4, by="b"))
+    with pytest.raises(ModelError, match="by must be 'cook', 'displacement' or"):
+        plots.influence(influence, by="fb ~ w9")
+
+
+@pytest.fixture(scope="module")
+def labelled(demo):
+    text = "level: 1\n fw =~ y1 + y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3\n fb ~ b*w1"
+    fit = msem.sem(text, demo, cluster="cluster")
+    return fit, fit.bootstrap(50, seed=1, progress=False), fit.influence(progress=False)
+
+
+def test_completion_has_names_only(fit):
+    fit.summary(fit_measures=True)
+    names = dir(fit)
+    assert all(name.isidentifier() for name in names)
+    assert {"params", "fit_measures", "summary", "npar"} <= set(names)
+    assert set(dir(msem)) == set(msem.__all__)

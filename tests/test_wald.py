@@ -153,3 +153,21 @@ def test_names_with_operators_need_no_quotes_by_themselves():
     with pytest.raises(msem.errors.ModelError, match="such as '`f=~y2` == 0' is expected") as caught:
         fit.wald_test("f=~y2")
     fit.wald_test(str(caught.value).split("such as '")[1].split("' is")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("fb~w1 = 0", "`fb~w1` == 0"),
+        ("fb =~ y2 = 1", "`fb =~ y2` == 1"),
+        ("fb ~ w1", "`fb ~ w1` == 0"),
+        ("a = b", "a == b"),
+        ("a < 0", "a == 0"),
+    ],
+)
+def test_what_is_no_equation_is_written_as_one(demo, text, meant):
+    model = "level: 1\n fw =~ y1 + a*y2 + y3\nlevel: 2\n fb =~ y1 + b*y2 + y3\n fb ~ w1"
+    fit = msem.sem(model.replace("b*y2", "y2"), demo, cluster="cluster")
+    with pytest.raises(ModelError, match="no hypothesis") as raised:
+        fit.wald_test(text)
+    assert str(raised.value).endswith(f"such as '{meant}' is expected")

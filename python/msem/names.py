@@ -385,6 +385,10 @@ def why_not(option: str, value: str) -> str:
 class Translated:
     """A result whose names in other programs are answered with the names it has."""
 
+    def __dir__(self) -> list[str]:
+        """Names that are completed: without what is kept of questions that were asked."""
+        return [name for name in super().__dir__() if name.isidentifier()]
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:

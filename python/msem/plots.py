@@ -6,8 +6,9 @@ and by people who see red and green alike.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -285,13 +286,12 @@ def influence(found: Influence | Fit, by: str = "cook", *, named: int = 5, ax: A
     """
     _require(found, (Influence, Fit), "influence", "a fit, or what fit.influence() gives")
     known = found.influence(progress=False) if isinstance(found, Fit) else found
-    if by in known.standardized:
-        values, label = known.standardized[by], f"Change of {by} in standard errors"
-    elif by in ("cook", "displacement"):
+    if by in ("cook", "displacement"):
         values = known.measures[by]
         label = {"cook": "Cook's distance", "displacement": "Displacement"}[by]
     else:
-        raise ModelError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
+        by = known.parameter(by)
+        values, label = known.standardized[by], f"Change of {by} in standard errors"
     what = "Clusters" if known.measures.index.name is not None else "Units"
     return outliers.draw_index(values, label, what, named, ax)
 
@@ -384,7 +384,7 @@ def bootstrap(
     """
     _require(found, Bootstrap, "bootstrap", "what fit.bootstrap() gives")
     names = list(found.names)
-    at = _chosen(names, name)
+    at = _chosen(names, name, found.target.find)
     lower, upper = found.conf_int(kind=kind).to_numpy(dtype=float)[at]
     return lines.draw_replicates(
         found.array[:, at], float(found.point[at]), (lower, upper), float(found.bse.iloc[at]), names[at], ax
@@ -652,8 +652,11 @@ def _group_number(fit: Solution, label: str | None) -> int:
     return labels.index(label) + 1
 
 
-def _chosen(names: Sequence[str], name: str | None) -> int:
+def _chosen(names: Sequence[str], name: str | None, find: Callable[[str], str] | None = None) -> int:
     """Position of a name among several; a formula may stand for the name, as in ``fit.params``."""
+    if find is not None and name is not None and name not in names:
+        with contextlib.suppress(ModelError):
+            name = found if (found := find(name)) in names else name
     if name is None and len(names) == 1:
         return 0
     if name is not None and name not in names:

@@ -116,7 +116,9 @@ def named_means(
 
 
 def sample_sizes(
-    sizes: Sequence[int] | Mapping[int, int] | pd.Series | None, nobs: float | None, nclusters: float | None
+    sizes: int | Sequence[int] | Mapping[int, int] | pd.Series | None,
+    nobs: float | None,
+    nclusters: float | None,
 ) -> tuple[Mapping[int, int] | None, float, float]:
     """Number of clusters of each size (None when not known), N and J.
 
@@ -126,6 +128,14 @@ def sample_sizes(
     if isinstance(sizes, pd.Series):
         known = (None if np.isnan(n) else n for n in (nobs, nclusters))
         sizes = size_series(sizes, *known)
+    if isinstance(sizes, (int, float, np.number)):  # of all clusters
+        if np.isnan(nclusters):
+            if np.isnan(nobs):
+                raise DataError(f"cluster_sizes={sizes} is the size of all clusters: nclusters is needed too")
+            nclusters = nobs / float(sizes)
+        if float(nclusters) != round(nclusters):
+            raise DataError(f"cluster_sizes={sizes} does not divide nobs={nobs:g} into whole clusters")
+        sizes = {int(sizes) if sizes == round(sizes) else sizes: round(nclusters)}
     table = None if sizes is None else size_table(sizes)
     if table is not None:
         total, clusters = sum(n * j for n, j in table.items()), sum(table.values())

@@ -172,7 +172,13 @@ def not_numeric(name: str, kind: str, series: nw.Series[Any] | None = None) -> D
     if series is not None and kind in {"string", "str"}:
         values = pd.Series(series.to_list(), dtype=object).dropna()
         odd = values[pd.to_numeric(values, errors="coerce").isna()].value_counts()
-        if 0 < odd.sum() < len(values) / 2:
+        commas = pd.to_numeric(values.astype(str).str.replace(",", ".", regex=False), errors="coerce")
+        if odd.sum() and commas.notna().all() and values.astype(str).str.fullmatch(r"[^,]*,?[^,]*").all():
+            remedy = (
+                f"its values are written with decimal commas, such as {odd.index[0]!r}: read the file with "
+                'pandas.read_csv(..., decimal=","), or replace the commas'
+            )
+        elif 0 < odd.sum() < len(values) / 2:
             shown = ", ".join(f"{value!r} in {count} rows" for value, count in odd.head(3).items())
             more = ", ..." if len(odd) > 3 else ""
             remedy = (
@@ -238,6 +244,12 @@ def require_unique(names: Sequence[Any]) -> None:
         raise DataError(f"the data have several columns named {listed_names}: rename or drop all but one")
 
 
+def near_names(name: str, known: Sequence[str]) -> list[str]:
+    """The name that was meant, perhaps: the same but for upper and lower case, or the closest one."""
+    same = [one for one in known if one.casefold() == name.casefold()]
+    return same[:1] or difflib.get_close_matches(name, known, n=1)
+
+
 def require_known(needed: Sequence[str], available: Sequence[Any]) -> None:
     """Refuse names that are not columns, and suggest the closest one."""
     if needed and not len(available):
@@ -245,7 +257,7 @@ def require_known(needed: Sequence[str], available: Sequence[Any]) -> None:
     known = set(available)
     for name in needed:
         if name not in known:
-            close = difflib.get_close_matches(name, [str(column) for column in available], n=1)
+            close = near_names(name, [str(column) for column in available])
             hint = f"did you mean {close[0]!r}?" if close else f"the columns are {listed(available)}"
             raise DataError(f"the data have no column {name!r}: {hint}")
 

@@ -61,9 +61,9 @@ class LevelMoments(Given):
     within_mean : Series, mapping or None
         Means of the within-only variables. None: 0. Those of variables at both levels are added to
         `between_mean`: only the sum is identified.
-    cluster_sizes : sequence of int, mapping from size to count, or None
-        Sizes of the clusters: one for every cluster, or how many clusters have each. A Series may be either; if its
-        numbers do not tell which, it is refused. None: all of size N / J, an
+    cluster_sizes : int, sequence of int, mapping from size to count, or None
+        Sizes of the clusters: an int that all have, one for every cluster, or how many clusters have each. A Series may
+        be either of the last two; if its numbers do not tell which, it is refused. None: all of size N / J, an
         approximation unless the data are balanced.
     known_acov : DataFrame or None
         Gamma, the asymptotic covariance matrix of the moments, if known, named as in `moment_names`: then `acov`.
@@ -118,7 +118,7 @@ class LevelMoments(Given):
         nobs: float | None = np.nan,
         nclusters: float | None = np.nan,
         within_mean: pd.Series | Mapping[str, float] | None = None,
-        cluster_sizes: Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
+        cluster_sizes: int | Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
         known_acov: pd.DataFrame | None = None,
         llf: float = np.nan,
         data: Statistics | None = None,
@@ -171,7 +171,7 @@ class LevelMoments(Given):
         means: pd.Series | Mapping[str, float] | None = None,
         *,
         units: Sequence[float] | None = None,
-        cluster_sizes: Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
+        cluster_sizes: int | Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
         known_acov: pd.DataFrame | None = None,
     ) -> LevelMoments:
         """Moments of two levels or three from a matrix for each.

@@ -42,10 +42,10 @@ def parameter_series(table: ParameterTable, values: NDArray[np.float64], name: s
         Of the series.
     """
     series = ParameterSeries(values, index=list(table.names()), name=name)
-    object.__setattr__(series, "_find", partial(_name, table))
+    object.__setattr__(series, "_find", partial(parameter_name, table))
     return series
 
 
-def _name(table: ParameterTable, text: str) -> str:
-    """Name of the parameter that a text names."""
+def parameter_name(table: ParameterTable, text: str) -> str:
+    """Name of the parameter that a text names; `ModelError` if it names none, or several."""
     return table.names()[find_parameter(table, text)]

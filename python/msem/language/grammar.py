@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import re
@@ -144,7 +145,8 @@ class _Actions:
 
 
 OPERATORS: Final = "an operator such as =~, ~ or ~~"
-_HEADER_WORD: Final = re.compile(r"(level|group|block)\Z", re.IGNORECASE)
+_HEADERS: Final = ("level", "group", "block")
+_HEADER_WORD: Final = re.compile(rf"({'|'.join(_HEADERS)})\Z", re.IGNORECASE)
 _EQUALS: Final = "write =~ for 'is measured by', ~ for a regression, == for equality, < or > for a bound"
 _CHARACTER_HINTS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
     (re.compile(r"[\"'`]").match, "this quote is not closed on its line"),
@@ -162,6 +164,10 @@ _CHARACTER_HINTS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
 
 def _character_error(error: UnexpectedCharacters, text: str) -> ModelSyntaxError:
     rest = text[error.pos_in_stream :]
+    word = re.split(r"[\n;]", text[: error.pos_in_stream])[-1].strip()
+    if rest[0] == ":" and (near := difflib.get_close_matches(word.lower(), _HEADERS, n=1, cutoff=0.7)):
+        hint = f"unexpected ':' after {word!r}: did you mean the header '{near[0]}:'?"
+        return ModelSyntaxError(hint, error.line, error.column)
     for matches, hint in _CHARACTER_HINTS:
         if matches(rest):
             return ModelSyntaxError(hint, error.line, error.column)

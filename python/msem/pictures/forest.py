@@ -222,7 +222,7 @@ def draw_caterpillar(scores: pd.DataFrame, name: str, z: float, label: str, ax: 
                     zorder=2,
                 )
         drawn.set_xlim(0, len(est) + 1)
-        drawn.set_xlabel(f"Clusters in order of size ({len(est)})")
+        drawn.set_xlabel(f"Clusters in order of their scores ({len(est)})")
         drawn.set_ylabel(label)
         legend_above(drawn)
         return drawn

@@ -65,7 +65,8 @@ def draw_index(values: pd.Series, label: str, what: str, named: int, ax: Axes | 
             )
         drawn.set_xlim(0, len(numbers) + 1)
         drawn.margins(y=0.12)
-        drawn.set_xlabel(f"{what} in the order of the data")
+        marked = f"; the {len(largest)} largest are named" if len(largest) > 1 else "; the largest is named"
+        drawn.set_xlabel(f"{what} in the order of the data{marked if len(largest) else ''}")
         drawn.set_ylabel(label)
         return drawn
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from msem import _core
 from msem.data.checks import regular_inverse
 from msem.data.row_replicates import first_alike
 from msem.data.sample import Sample, require_simple
-from msem.errors import DataError, MsemError
+from msem.errors import DataError, ModelError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.lookup import parameter_name
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
 from msem.estimation.unit_statistics import unit_sizes
@@ -53,12 +55,32 @@ class Influence:
         The same in standard errors.
     exact : bool
         Whether the model was refitted without each cluster.
+    find : callable
+        From any name of a parameter to the column that it has.
     """
 
     measures: pd.DataFrame
     change: pd.DataFrame
     standardized: pd.DataFrame
     exact: bool
+    find: Callable[[str], str] = field(default=str, repr=False)
+
+    def parameter(self, by: str) -> str:
+        """The column of a parameter that is named in any way, as in ``fit.params``.
+
+        Raises
+        ------
+        ModelError
+            If there is no such parameter.
+        """
+        if by in self.standardized:
+            return by
+        try:
+            return self.find(by)
+        except ModelError as error:
+            raise ModelError(
+                f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}: {error}"
+            ) from None
 
     def to_frame(self) -> pd.DataFrame:
         """Measures and changes side by side."""
@@ -78,14 +100,13 @@ class Influence:
         ValueError
             If there is no such column or parameter.
         """
-        if by in self.standardized:
+        if by not in ("cook", "displacement"):
+            by = self.parameter(by)
             size = self.standardized[by].abs().fillna(-1.0).to_numpy()
             order = np.argsort(-size, kind="stable")[:count]
             return self.measures.iloc[order].assign(
                 change=self.change[by].to_numpy()[order], standardized=self.standardized[by].to_numpy()[order]
             )
-        if by not in ("cook", "displacement"):
-            raise MsemError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
         return self.measures.sort_values(by, ascending=False, kind="stable").head(count)
 
     def __repr__(self) -> str:
@@ -163,6 +184,7 @@ def influence_of(
         pd.DataFrame(change, index=index, columns=names),
         pd.DataFrame(standardized, index=index, columns=names),
         exact,
+        partial(parameter_name, estimate.table),
     )
 
 

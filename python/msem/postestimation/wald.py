@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -122,8 +123,14 @@ def _split(hypotheses: str | Sequence[str]) -> list[str]:
         raise ModelError("there is no hypothesis: write one such as 'a == b'")
     for part in found:
         if "==" not in outside_quotes(part):
-            name = in_backticks(part) if "~" in outside_quotes(part) else part
-            raise ModelError(f"'{part}' is no hypothesis: an equation such as '{name} == 0' is expected")
+            name, *other = (
+                side.strip() for side in re.split(r"(?<![<>=!])=(?![=~])|[<>]=?", part, maxsplit=1)
+            )
+            name = in_backticks(name) if "~" in outside_quotes(name) else name
+            other = [text for text in other if text]
+            raise ModelError(
+                f"'{part}' is no hypothesis: an equation such as '{name} == {(other or [0])[0]}' is expected"
+            )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
+from msem.estimation.lookup import parameter_name
 from msem.estimation.solution import Solution
 from msem.resampling.named import Evaluator, every_parameter, read_named, require_names
 from msem.resampling.progress import Progress
@@ -41,6 +43,8 @@ class Target:
         From estimates, shape (R, npar), to values, shape (R, k).
     of_fit : callable or None
         From an estimate and its sample to values; slower.
+    find : callable or None
+        From any name of a parameter to the one that it has here.
     """
 
     names: tuple[str, ...]
@@ -48,6 +52,7 @@ class Target:
     places: tuple[tuple[int, int], ...]
     of_thetas: Callable[[Floats], Floats] | None = None
     of_fit: OfFit | None = None
+    find: Callable[[str], str] | None = None
 
 
 class OfTarget:
@@ -82,6 +87,7 @@ def named_target(estimate: Estimate, names: Sequence[str] | None = None) -> Targ
         evaluator(estimate.theta[None, :])[0],
         tuple((one.level, one.group) for one in chosen),
         evaluator,
+        find=partial(parameter_name, table),
     )
 
 
