@@ -430,9 +430,9 @@ def level_gamma(table: ParameterTable, moments: GroupedMoments, level: int, gamm
         pairs = zip(moments.groups, fixed, strict=True)
         whole = block_diagonal([conditional_gamma(one, given, gamma) for one, given in pairs])
     index, first = [], 0
-    for one in moments.groups:
+    for one, given in zip(moments.groups, fixed, strict=True):
         index.append(first + _places(one, level, means=moments.is_highest(level)))
-        first += len(one.moment_names)
+        first += len(given)
     at = np.concatenate(index)
     return whole[np.ix_(at, at)]
 
