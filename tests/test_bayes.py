@@ -217,7 +217,7 @@ def test_what_has_no_posterior():
         fit(ONE, penalty="between").posterior()
     with pytest.raises(UnsupportedError, match="exploratory blocks"):
         msem.efa(data[variables], 2)[2].posterior()
-    with pytest.raises(UnsupportedError, match="least squares"):
+    with pytest.raises(UnsupportedError, match='least squares has none: use estimator="ML"'):
         fit(ONE, estimator="ULS").posterior()
     with pytest.raises(UnsupportedError, match="equality constraints"):
         fit("level: 1\n fw =~ y1 + a*y2 + b*y3\nlevel: 2\n fb =~ y1 + y2 + y3\n a == b").posterior()

@@ -299,7 +299,8 @@ def require_likelihood(fit: Estimate, what: str) -> None:
     """
     if fit.objective.loss and fit.table.ordered.thresholds:
         raise UnsupportedError(
-            f"{what} need maximum likelihood, and this fit is by least squares, the default for ordered variables"
+            f"{what} need maximum likelihood, and this fit is by least squares, the default for ordered variables: use "
+            'estimator="ML", which integrates over few latent variables'
         )
     if fit.objective.loss:
         raise UnsupportedError(

@@ -306,6 +306,13 @@ def posterior(
     (4, 1000, 15)
     """
     require_choice("method", method, get_args(Route))
+    if fit.discrepancy is not None:
+        ordered = any(s.ordered for s in fit.sample.statistics)
+        instead = "profile() and bootstrap() have intervals" if ordered else 'use estimator="ML"'
+        raise UnsupportedError(
+            "posterior distributions need a likelihood that priors are multiplied by, and least squares has none: "
+            + instead
+        )
     require_maximum(fit.estimate, "posterior distributions")
     require_unpenalized(fit.estimate, "posterior distributions, which have priors in the place of a penalty,")
     require_no_integral(fit.estimate, "posterior distributions")
