@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from msem.data.sample import require_simple
 from msem.entry import entry, options_of
-from msem.errors import ModelError, MsemError
+from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_converged, require_unpenalized
 from msem.estimation.least_squares import LeastSquaresSolution
 from msem.fits.fit import Fit
@@ -22,7 +23,7 @@ from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
-from msem.postestimation.nested import Embedding, embed, require_comparable
+from msem.postestimation.nested import Embedding, embed, require_comparable, vanishing
 from msem.settings import require_choice
 
 Comparable = Fit | SavedFit | SegregatedFit | LevelFit
@@ -73,6 +74,11 @@ def compare_models(
 
     Notes
     -----
+    Where the smaller model has a variance at 0 that cannot be negative in the larger one, that of a slope that is
+    integrated over or in a crossed classification, ``method="auto"`` takes equal parts of chi-squares on one degree of
+    freedom less and on all of them ("mixture"; Self & Liang, 1987; Stram & Lee, 1994); several such variances have a
+    warning. Other variances may be negative, and the test is an ordinary chi-square.
+
     For least squares the difference of the minima is scaled and shifted by the weights of the restriction at the
     estimates of the larger model (Satorra, 2000; Asparouhov & Muthen, 2010), or scaled only where the fits have
     ``test="mean.scaled"``; with the weights of "WLS", "GLS" and normal-theory "ULS" it is a chi-square by itself.
@@ -211,9 +217,21 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
     if method != "auto":
         return test(method)
     if not any(fit.options.robust for fit in (small, large)):
-        return test("standard")
+        return _at_border(test("standard"), small, large, names)
     found = test("satorra_bentler_2001")
     return found if found.scaling > 0 else test("satorra_bentler_2010")
+
+
+def _at_border(found: LikelihoodRatio, small: Fit, large: Fit, names: tuple[str, str]) -> LikelihoodRatio:
+    """The test where a variance that is 0 in the smaller model cannot be negative in the larger one."""
+    gone = vanishing(small.estimate, large.estimate)
+    if len(gone) > 1:
+        warn(
+            f"{', '.join(gone)} are 0 in {names[0]} and cannot be negative in {names[1]}: the test is a mixture of "
+            "chi-squares on fewer degrees of freedom, and its p-value too large",
+            ImproperSolutionWarning,
+        )
+    return replace(found, method="mixture") if len(gone) == 1 else found
 
 
 def _fitted(fit: Fit) -> Fitted:

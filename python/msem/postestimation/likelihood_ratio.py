@@ -35,6 +35,7 @@ from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
 Scaling = Literal["standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
+Kind = Literal["standard", "mixture", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
 
 __all__ = [
     "Fitted",
@@ -78,17 +79,21 @@ class LikelihoodRatio:
     shift : float
         What was added after that.
     method : str
+        "mixture": against chi-squares on df - 1 and df degrees of freedom in equal parts.
     """
 
     statistic: float
     df: int
     scaling: float
     shift: float
-    method: Scaling
+    method: Kind
 
     @property
     def pvalue(self) -> float:
         """Upper tail probability; nan without a statistic."""
+        if self.method == "mixture":
+            fewer = chisq_pvalue(self.statistic, self.df - 1) if self.df > 1 else float(self.statistic <= 0)
+            return 0.5 * (fewer + chisq_pvalue(self.statistic, self.df))
         return chisq_pvalue(self.statistic, self.df) if np.isfinite(self.statistic) else np.nan
 
 

@@ -156,6 +156,26 @@ def rows_agree(small: ParameterTable, large: ParameterTable) -> bool:
     return all(len(own) == 1 for free, own in shared.items() if free)
 
 
+def vanishing(small: Estimate, large: Estimate) -> tuple[str, ...]:
+    """Variances that a smaller model has at 0, and a larger one where they cannot be negative.
+
+    Those of slopes that are integrated over, and of what crossed classifications have.
+    """
+    ours, found = _beside(small.table, large.table), []
+    for row in large.table.rows:
+        if not row.free or row.op != "~~" or row.lhs != row.rhs:
+            continue
+        integrated = large.objective.statistics[row.group - 1].nodes > 0 and row.lhs in {
+            slope.name for slope in large.table.slopes(row.group)
+        }
+        if not integrated and not (large.table.crossed and row.level > 1):
+            continue
+        mine = ours.get(_place(row))
+        if mine is None or (not mine.free and mine.value == 0):
+            found.append(large.table.names()[row.free - 1])
+    return tuple(dict.fromkeys(found))
+
+
 def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
     """Parameters of the larger model that are those of the smaller one, and their derivatives, by rows."""
     ours = _beside(small.table, large.table)
