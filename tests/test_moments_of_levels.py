@@ -602,14 +602,14 @@ def test_levels_without_variables_are_refused(levels: Any) -> None:
         msem.saturated(_schools(), cluster=["school", "class"], levels=levels)
 
 
-def test_a_covariate_of_clusters_does_not_vary_within_new_ones() -> None:
+def test_a_covariate_of_clusters_varies_from_row_to_row_where_clusters_do_not_matter() -> None:
     text = "level: 1\n y ~~ y\nlevel: 2\n y ~ w\nlevel: 3\n y ~~ y"
     fit = msem.sem(text, _schools(), cluster=["school", "class"])
     new = pd.DataFrame({"school": 1, "class": 1, "w": [-2.0, 0.0, 2.0]})
     with pytest.raises(DataError, match="'w' is a covariate of clusters, and varies within one"):
-        fit.predict(new)
-    found = fit.predict(new.assign(school=[1, 2, 3]))["y"]
-    assert_allclose(found.diff()[1:], 2 * fit.params["y~w"], rtol=1e-10)
+        fit.predict(new.assign(y=0.0), random_effects=True)
+    for rows in (new, new.assign(school=[1, 2, 3]), new[["w"]]):
+        assert_allclose(fit.predict(rows)["y"].diff()[1:], 2 * fit.params["y~w"], rtol=1e-10)
 
 
 def test_weighted_moments_of_few_clusters_have_a_gamma_without_inverse() -> None:

@@ -689,12 +689,14 @@ def test_products_of_weighted_clusters_are_those_of_their_scores(cluster):
     np.testing.assert_allclose(found, by_rows, rtol=1e-8, atol=1e-8 * np.abs(found).max())
 
 
-def test_many_fits_take_weights_and_give_no_unscaled_p_values():
+def test_many_fits_take_weights_and_give_the_scaled_test():
     data = two_level()
     options = {"cluster": "school", "weights": "w", "cluster_weights": "v"}
     one, many = msem.sem(CFA, data, **options), msem.compile(CFA, **options).fit_many([data, data], threads=1)
     np.testing.assert_allclose(many.params.to_numpy(), [one.theta, one.theta], rtol=1e-9)
     np.testing.assert_allclose(many.bse.to_numpy(), [one.bse, one.bse], rtol=1e-9)
-    np.testing.assert_allclose(many.fits["chisq"], one.chisq)
-    assert many.fits["pvalue"].isna().all()
-    assert many.to_frame()["chisq_pvalue"].isna().all()
+    scaled = one.fit_measures(["chisq_scaled", "pvalue_scaled"])
+    for chisq, pvalue in (("chisq", "pvalue"), ("chisq", "chisq_pvalue")):
+        frame = many.fits if pvalue == "pvalue" else many.to_frame()
+        np.testing.assert_allclose(frame[chisq], scaled["chisq_scaled"])
+        np.testing.assert_allclose(frame[pvalue], scaled["pvalue_scaled"])
