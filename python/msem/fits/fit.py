@@ -23,6 +23,7 @@ from msem.postestimation.icc import icc_table
 from msem.postestimation.influence import influence
 from msem.postestimation.level_fit import level_fit
 from msem.postestimation.missing_information import fmi, left_out
+from msem.postestimation.model_matrices import model_matrices
 from msem.postestimation.modification import modification_indices
 from msem.postestimation.ordered_moments import ordered_moments
 from msem.postestimation.plausible_values import plausible_values
@@ -63,6 +64,7 @@ class Fit(Solution, ForTables):
 
     # latent variables
     loadings, factor_correlations, rotation = loadings, factor_correlations, rotation
+    model_matrices = model_matrices
 
     # fit of the model
     tests, fit_measures, level_fit = tests, fit_measures, level_fit
