@@ -29,6 +29,11 @@ class Given:
         return False
 
     @property
+    def moments_of_levels(self) -> Any:
+        """The `LevelMoments` that these are; None where they are something else."""
+        return None
+
+    @property
     def known_variables(self) -> Variables | None:
         """Names by level, where they are known."""
         return None

@@ -267,6 +267,11 @@ class LevelMoments(Given):
         return _ordered([one.cov for one in self.levels])
 
     @property
+    def moments_of_levels(self) -> LevelMoments:
+        """These."""
+        return self
+
+    @property
     def known_variables(self) -> Variables:
         """Names by level."""
         return self.variables

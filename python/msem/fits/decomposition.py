@@ -12,6 +12,7 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, clustered_data
+from msem.data.given import what_is_given
 from msem.data.grouped_moments import GroupedMoments
 from msem.data.grouping import Grouping
 from msem.data.levels import chosen_levels, resolve_levels
@@ -449,7 +450,8 @@ def model_moments(
     if survey is not None and not has_rows(data):
         raise DataError(f"{survey.named} names a column of raw data, and these are moments: leave it out")
     given = {label: own for label, (own, _) in by_group(data, settings).items()} or {"": data}
-    known = {label: own for label, own in given.items() if isinstance(own, LevelMoments)}
+    found = {label: what_is_given(own).moments_of_levels for label, own in given.items()}
+    known: dict[str, LevelMoments] = {label: own for label, own in found.items() if own is not None}
     if not known:
         return _estimated_moments(read_sample(data, table, settings, grouping), gamma)
     other = next((label for label in given if label not in known), None)

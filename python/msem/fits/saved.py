@@ -374,7 +374,7 @@ class SavedFit(Translated, ForTables):
         if not self.table.multilevel:
             raise UnsupportedError("a single-level model has no intraclass correlations")
         sizes = [{float(size): float(count) for size, count in own} for own in self.content.get("sizes", [])]
-        if self.table.nlevels == 2 and len(sizes) != self.table.ngroups:
+        if len(sizes) != self.table.ngroups:
             raise UnsupportedError(
                 f"the file was written by msem {self.version}, which saved no cluster sizes: save the fit again"
             )
