@@ -230,3 +230,71 @@ def test_groups_saved_fits_and_what_is_none(fits, demo, tmp_path):
         msem.table(fits, show="sd")
     with pytest.raises(ModelError, match="no fit measure 'nonsense'"):
         msem.table(fits, fit_measures="nonsense")
+
+
+LABELS = {
+    "fw": "Ability",
+    "y2": "Item & 2",
+    "fw =~ y3": "The third",
+    "CFI": "Comparative",
+    "Estimate": "Est.",
+}
+
+
+def test_labels_title_and_note(fits):
+    fit = fits["one"]
+    plain = msem.table(fit)
+    table = msem.table(fit, labels=LABELS | {"Loadings": "Weights"}, title="50% of it", note="Made up.")
+    rows = [row for _, row in table.frame.index]
+    assert table.frame.to_numpy().tolist() == plain.frame.to_numpy().tolist()
+    assert "Ability =~ Item & 2" in rows
+    assert "The third" in rows
+    assert "Comparative" in rows
+    assert not {"fw =~ y2", "fw =~ y3", "CFI"} & set(rows)
+    assert any("Weights" in section for section, _ in table.frame.index)
+    assert list(table.frame.columns) == [("", "Est.")]
+    assert table.notes[0].startswith("Made up. Standard errors")
+    assert table.to_markdown().startswith("**50% of it**\n\n|  | Est. |")
+    assert "50% of it" in table.to_html()
+    with pytest.raises(ModelError, match="'nothing' is no variable, row, section or heading"):
+        msem.table(fit, labels={"nothing": "x"})
+
+
+def test_labels_of_names_with_blanks(demo):
+    fit = msem.sem("f =~ y1 + 'math score' + y3", demo.rename(columns={"y2": "math score"}))
+    rows = [row for _, row in msem.table(fit, labels={"math score": "Mathematics"}).frame.index]
+    assert {"f =~ Mathematics", "Mathematics"} <= set(rows)
+
+
+def test_captions_and_long_tables_of_latex(fits, tmp_path):
+    table = msem.table(fits["one"], title="50% of it_all")
+    short = table.to_latex(label="tab:one")
+    assert short.count(r"\caption{50\% of it\_all}\label{tab:one}") == 1
+    assert r"\begin{table}" in short
+    assert "fontsize" not in short
+    text = table.to_latex(label="tab:one", longtable=True)
+    assert text.count(r"\begin{longtable}") == text.count(r"\caption{50\% of it\_all}\label{tab:one} \\") == 1
+    first, again = text.split(r"\endfirsthead")
+    again = again.split(r"\endhead")[0]
+    assert "Estimate" in first
+    assert "Estimate" in again
+    body = text.split(r"\endhead")[1]
+    assert all(f"{row[1]} &" in body for row in table.frame.index if "~" not in row[1])
+    many = msem.PublicationTable(pd.concat([table.frame] * 4), table.notes)
+    assert r"\begin{longtable}" in many.to_latex()
+    assert "caption" not in many.to_latex()
+    table.save(tmp_path / "t.tex", label="tab:one")
+    assert (tmp_path / "t.tex").read_text() == short
+
+
+def test_the_title_of_a_word_document(fits, tmp_path):
+    docx = pytest.importorskip("docx")
+    msem.table(fits["one"], title="A title").save(tmp_path / "t.docx")
+    assert docx.Document(str(tmp_path / "t.docx")).paragraphs[0].text == "A title"
+
+
+def test_a_single_fit_has_a_name_where_it_was_given(fits):
+    assert msem.table(mine=fits["one"]).frame.columns[0][0] == "mine"
+    assert msem.table({"mine": fits["one"]}).frame.columns[0][0] == "mine"
+    assert msem.table(fits["one"]).frame.columns[0][0] == ""
+    assert msem.table([fits["one"], fits["one"]]).frame.columns[0][0] == "model_1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,7 @@ from msem.fits.saved import SavedFit
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.model.levels import level_title
-from msem.output.documents import great_table, save_word
+from msem.output.documents import great_table, latex_table, save_word
 from msem.output.variants import measure_label, reported, variant_of, variants_note
 from msem.postestimation.fit_measures import chosen_measures
 from msem.settings import require_choice, several
@@ -31,6 +32,8 @@ Show = Literal["se", "ci", "pvalue", "stars", "std_all", "std_lv", "std_nox"]
 Shown = Fit | SavedFit | Pooled | SegregatedFit
 Measured = Mapping[str, Mapping[str, tuple[str, float]]]
 """Fit measures and their values, by the section they stand in and the name that was asked for."""
+LONG = 40  # rows from which on a table of LaTeX goes over several pages
+OPERATOR = re.compile(r"( (?:=~|~~|~|\|) )")
 BOUNDS = (0.05, 0.01, 0.001)
 SECTIONS = {
     "=~": "Loadings",
@@ -68,10 +71,13 @@ class PublicationTable:
         Texts: indexed by section and row; columns are pairs of fit and column.
     notes : tuple of str
         What stands below the table.
+    title : str
+        What stands above it; may be empty.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...]
+    title: str = ""
 
     @property
     def gt(self) -> Any:
@@ -82,20 +88,31 @@ class PublicationTable:
         ImportError
             If great_tables is not installed.
         """
-        return great_table(self.frame, self.notes)
+        return great_table(self.frame, self.notes, self.title)
 
     def to_html(self) -> str:
         """HTML."""
         return str(self.gt.as_raw_html())
 
-    def to_latex(self) -> str:
-        """LaTeX."""
-        return str(self.gt.as_latex())
+    def to_latex(self, *, label: str = "", longtable: bool | None = None) -> str:
+        r"""LaTeX, with the packages booktabs and, for long tables, longtable; the title is the caption.
+
+        Parameters
+        ----------
+        label : str
+            Of the table, for `\ref`.
+        longtable : bool, optional
+            A table that goes over several pages, with its headings on each. Default: for 40 rows or more.
+        """
+        longer = len(self.frame) >= LONG if longtable is None else longtable
+        return latex_table(self.frame, self.notes, self.title, label, longtable=longer)
 
     def to_markdown(self) -> str:
         """A table of Markdown with its notes."""
-        single = self.frame.shape[1] == len(set(self.frame.columns.get_level_values(0)))
+        over = self.frame.columns.get_level_values(0)
+        single = self.frame.shape[1] == len(set(over)) and all(over)
         heads = [str(key[0]) if single else ": ".join(filter(None, key)) for key in self.frame.columns]
+        above = [f"**{_escaped(self.title)}**", ""] if self.title else []
         lines = [["", *heads], ["---", *["---:"] * len(heads)]]
         section = ""
         for (own, row), values in zip(self.frame.index, self.frame.to_numpy(), strict=True):
@@ -104,18 +121,20 @@ class PublicationTable:
                 lines.append([f"**{section}**", *[""] * len(heads)])
             lines.append([f"`{row}`" if "~" in row else str(row), *map(str, values)])
         text = ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
-        return "\n".join([*text, "", *map(_escaped, self.notes)])
+        return "\n".join([*above, *text, "", *map(_escaped, self.notes)])
 
     def to_csv(self) -> str:
         """Comma-separated values."""
         return self.frame.to_csv()
 
-    def save(self, path: Any) -> None:
+    def save(self, path: Any, *, label: str = "") -> None:
         """Write a file in the format of its suffix: .docx, .html, .tex, .md or .csv.
 
         Parameters
         ----------
         path : path
+        label : str
+            Of a table in LaTeX.
 
         Raises
         ------
@@ -124,11 +143,16 @@ class PublicationTable:
         ImportError
             If the format needs great_tables or python-docx and it is not installed.
         """
-        writers = {".html": self.to_html, ".tex": self.to_latex, ".md": self.to_markdown, ".csv": self.to_csv}
+        writers: dict[str, Callable[[], str]] = {
+            ".html": self.to_html,
+            ".tex": partial(self.to_latex, label=label),
+            ".md": self.to_markdown,
+            ".csv": self.to_csv,
+        }
         suffix = Path(path).suffix.lower()
         if suffix == ".docx":
             with replacing(path) as file:
-                save_word(self.frame, self.notes, file)
+                save_word(self.frame, self.notes, file, self.title)
             return
         if suffix not in writers:
             raise DataError(
@@ -167,6 +191,9 @@ def table(
     digits: int = 3,
     apa: bool = False,
     ci_level: float = 0.95,
+    labels: Mapping[str, str] | None = None,
+    title: str = "",
+    note: str = "",
     **named: Shown,
 ) -> PublicationTable:
     """Put fits side by side as a table for publication.
@@ -174,7 +201,8 @@ def table(
     Parameters
     ----------
     *fits : fits, one mapping from name to fit, or one list of fits
-        Without names they are called model_1, model_2, ... Fits of `msem.segregated` have fit measures of each level.
+        Several without names are called model_1, model_2, ... Fits of `msem.segregated` have fit measures of each
+        level.
     show : str or sequence of str
         What stands beside an estimate: "se" in parentheses, "ci" in brackets, "pvalue", "stars" for p < .05, .01 and
         .001; a column of its own have "std_all", "std_lv" and "std_nox".
@@ -192,6 +220,13 @@ def table(
         exceed 1, and p < .001.
     ci_level : float
         Coverage of intervals.
+    labels : mapping of str to str, optional
+        What is shown in the place of names: of variables, wherever they stand (``{"fw": "Motivation"}``), of whole rows
+        (``{"fb ~ w1": "Effect of size", "CFI": "Comparative fit"}``), of sections and of headings.
+    title : str
+        Above the table; in LaTeX the caption.
+    note : str
+        Below the table, before what is said of estimators and errors.
     **named : fits
         Fits with their names: ``msem.table(invariant=fit1, free=fit2)``.
 
@@ -202,7 +237,7 @@ def table(
     Raises
     ------
     ModelError
-        If something is no fit, or a fit measure does not exist.
+        If something is no fit, a fit measure does not exist, or a label is of nothing in the table.
 
     Examples
     --------
@@ -210,6 +245,8 @@ def table(
     >>> fit = msem.sem("f =~ y1 + y2 + y3", msem.load_demo())
     >>> print(msem.table(fit, ops="=~", fit_measures="df").to_markdown().splitlines()[3])
     | `f =~ y1` | 1.000 |
+    >>> print(msem.table(fit, ops="=~", labels={"f": "Ability", "y1": "Item 1"}).to_markdown().splitlines()[3])
+    | `Ability =~ Item 1` | 1.000 |
     """
     shown = several(show)
     for name in shown:
@@ -237,8 +274,40 @@ def table(
     )
     measured = _measured(given, fit_measures)
     frame = pd.concat([estimates, _below(given, parts, measured, digits, apa)]).fillna("")
-    frame.columns = pd.MultiIndex.from_tuples(list(parts), names=["fit", "column"])
-    return PublicationTable(frame, _notes(given, measured, shown, ci_level))
+    # the name of a single fit that the user has not named says nothing
+    alone = len(given) == 1 and not named and not isinstance(fits[0], Mapping)
+    columns = [("" if alone else key[0], key[1]) for key in parts]
+    frame.columns = pd.MultiIndex.from_tuples(columns, names=["fit", "column"])
+    (said,) = _notes(given, measured, shown, ci_level)
+    return PublicationTable(_labelled(frame, labels or {}), (" ".join(filter(None, (note, said))),), title)
+
+
+def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The table with labels in the place of names: of a row as a whole, or of the variables it is made of."""
+    used: set[str] = set()
+
+    def shown(text: str) -> str:
+        parts = [text] if text in labels else OPERATOR.split(text)
+        used.update(part for part in parts if part in labels)
+        return "".join(labels.get(part, part) for part in parts)
+
+    def of_section(text: str) -> str:
+        pieces = [text] if text in labels else text.split(": ")
+        used.update(piece for piece in pieces if piece in labels)
+        return ": ".join(labels.get(piece, piece) for piece in pieces)
+
+    rows = [(of_section(section), shown(row)) for section, row in frame.index.tolist()]
+    columns = [(labels.get(fit, fit), labels.get(column, column)) for fit, column in frame.columns.tolist()]
+    used.update(name for key in frame.columns.tolist() for name in key if name in labels)
+    unused = [name for name in labels if name not in used]
+    if unused:
+        raise ModelError(
+            f"labels: {unused[0]!r} is no variable, row, section or heading of the table; rows are "
+            f"{', '.join(dict.fromkeys(row for _, row in frame.index.tolist()))}"
+        )
+    return frame.set_axis(pd.MultiIndex.from_tuples(rows, names=frame.index.names), axis=0).set_axis(
+        pd.MultiIndex.from_tuples(columns, names=frame.columns.names), axis=1
+    )
 
 
 def _rows(fit: Shown, ops: Sequence[str] | None, ci_level: float, *, standardized: bool) -> pd.DataFrame:

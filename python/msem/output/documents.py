@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ SMALL = 9  # points
 WIDE = 6  # columns from which the page is turned
 
 
-def great_table(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Any:
+def great_table(frame: pd.DataFrame, notes: Sequence[str] = (), title: str = "") -> Any:
     """A `great_tables.GT` of texts.
 
     Parameters
@@ -28,6 +29,8 @@ def great_table(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Any:
         the column.
     notes : sequence of str
         What stands below the table.
+    title : str
+        What stands above it.
 
     Raises
     ------
@@ -41,6 +44,7 @@ def great_table(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Any:
     columns = [f"c{k}" for k in range(frame.shape[1])]
     flat = frame.set_axis(columns, axis=1).reset_index(names=["section", "row"])
     table = GT(flat, rowname_col="row", groupname_col="section")
+    table = table.tab_header(title=title) if title else table
     pairs = list(zip(columns, frame.columns, strict=True))
     labels: dict[str, Any] = {name: str(key[1]) for name, key in pairs}
     table = table.cols_label(labels)
@@ -55,7 +59,45 @@ def great_table(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Any:
     return table
 
 
-def save_word(frame: pd.DataFrame, notes: Sequence[str], path: Path) -> None:
+def latex_table(frame: pd.DataFrame, notes: Sequence[str], title: str, label: str, *, longtable: bool) -> str:
+    """A table of LaTeX with caption and label, in the size of its text.
+
+    Parameters
+    ----------
+    frame, notes
+        As of `great_table`.
+    title, label : str
+        Caption, and name for references; may be empty.
+    longtable : bool
+        Over several pages, with headings on each.
+
+    Raises
+    ------
+    ExtraError
+        If great_tables is not installed.
+    """
+    text = str(great_table(frame, notes).as_latex(use_longtable=longtable))
+    text = re.sub(r"\\fontsize\{.*\}\\selectfont\n+", "", text)
+    named = (f"\\caption{{{_latex(title)}}}" if title else "") + (f"\\label{{{label}}}" if label else "")
+    if not longtable:
+        return re.sub(
+            r"(\\begin\{table\}\[.*?\]\n)\n*", lambda found: found[1] + named + "\n" * bool(named), text
+        )
+    opening, rest = re.split(r"(?<=\n)\n*(?=\\toprule)", text, maxsplit=1)
+    heads, body = rest.split("\\midrule", 1)
+    first = f"{named} \\\\\n" if named else ""
+    return f"{opening}{first}{heads}\\midrule\n\\endfirsthead\n{heads}\\midrule\n\\endhead\n{body.split(chr(10), 1)[1]}"
+
+
+def _latex(text: str) -> str:
+    """A text with the characters escaped that mean something in LaTeX."""
+    out = text.replace("\\", "\\textbackslash ")
+    for sign in "&%$#_{}":
+        out = out.replace(sign, f"\\{sign}")
+    return out.replace("~", "\\textasciitilde{}").replace("^", "\\textasciicircum{}")
+
+
+def save_word(frame: pd.DataFrame, notes: Sequence[str], path: Path, title: str = "") -> None:
     """Write a Word document with a table of texts, whose headings repeat on each page.
 
     Parameters
@@ -63,6 +105,8 @@ def save_word(frame: pd.DataFrame, notes: Sequence[str], path: Path) -> None:
     frame, notes
         As of `great_table`.
     path : Path
+    title : str
+        What stands above the table.
 
     Raises
     ------
@@ -81,6 +125,8 @@ def save_word(frame: pd.DataFrame, notes: Sequence[str], path: Path) -> None:
     if frame.shape[1] > WIDE:
         page.orientation = WD_ORIENT.LANDSCAPE
         page.page_width, page.page_height = page.page_height, page.page_width
+    if title:
+        document.add_paragraph().add_run(title).bold = True
     table = document.add_table(rows=0, cols=frame.shape[1] + 1)
     _fill(table, frame)
     _set_widths(table, page.page_width - page.left_margin - page.right_margin)
