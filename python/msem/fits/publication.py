@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -297,7 +297,7 @@ def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
         return ": ".join(labels.get(piece, piece) for piece in pieces)
 
     rows = [(of_section(section), shown(row)) for section, row in frame.index.tolist()]
-    columns = [(labels.get(fit, fit), labels.get(column, column)) for fit, column in frame.columns.tolist()]
+    columns = [tuple(labels.get(name, name) for name in key) for key in frame.columns.tolist()]
     used.update(name for key in frame.columns.tolist() for name in key if name in labels)
     unused = [name for name in labels if name not in used]
     if unused:
