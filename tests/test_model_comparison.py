@@ -133,6 +133,20 @@ def test_statistic_does_not_depend_on_order_or_units(method: Any) -> None:
     assert other["chisq_diff"].iloc[1] == pytest.approx(plain["chisq_diff"].iloc[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_statistic_does_not_depend_on_units_that_differ_between_variables(method: Any) -> None:
+    """The restriction stands in the loadings of y3 and y4, whatever y1 and y2 are measured in."""
+    data = skewed()
+    small = PLAIN.replace("y3 + y4", "a*y3 + a*y4")
+    units = {"y1": 1e-6 * data["y1"], "y2": 1e6 * data["y2"]}
+    plain, other = (
+        msem.compare_models(a=fitted(PLAIN, own), b=fitted(small, own), method=method)
+        for own in (data, data.assign(**units))
+    )
+    for name in ("chisq_diff", "scaling"):
+        assert other[name].iloc[1] == pytest.approx(plain[name].iloc[1], rel=1e-4)
+
+
 # -- scaling ----------------------------------------------------------------------------------------------------
 
 

@@ -260,3 +260,21 @@ def test_active_bounds_are_said() -> None:
         msem.errors.ImproperSolutionWarning, match=r"model_2: .*active.*The test against model_1"
     ):
         msem.compare_models(own, held)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_statistic_does_not_depend_on_units(method: Any) -> None:
+    data = msem.load_demo()
+    data["g"] = np.where(data["cluster"] % 3 == 0, "b", "a")
+    model = "level: 1; fw =~ y1 + y2 + y3; level: 2; fb =~ y1 + y2 + y3"
+    plain, other = (
+        msem.compare_models(
+            *(
+                msem.segregated(model, own, cluster="cluster", group="g", group_equal=equal, method=method)
+                for equal in ([], EQUAL)
+            )
+        )
+        for own in (data, data.assign(y1=1e-6 * data["y1"], y2=1e6 * data["y2"]))
+    )
+    for name in ("chisq_diff", "scaling"):
+        np.testing.assert_allclose(other[name], plain[name], rtol=1e-4)

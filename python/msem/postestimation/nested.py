@@ -273,8 +273,9 @@ def directions(
     outer, scale = _scaled(outer)
     solution = np.linalg.lstsq(outer, inner, rcond=1e-9)[0]
     outside = float(np.linalg.norm(inner - outer @ solution, axis=0).max(initial=0.0))
-    left, singular, _ = np.linalg.svd(_scaled(scale[:, None] * solution)[0], full_matrices=False)
-    return tangent @ left[:, singular > INDEPENDENT], outside
+    # independent in units of the moments: in those of the parameters it would depend on how variables are measured
+    left, singular, _ = np.linalg.svd(solution, full_matrices=False)
+    return tangent @ _scaled(scale[:, None] * left[:, singular > INDEPENDENT])[0], outside
 
 
 def _scaled(columns: Floats) -> tuple[Floats, Floats]:
