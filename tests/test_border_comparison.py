@@ -76,6 +76,28 @@ def test_crossed_classifications():
     assert row["pvalue"] == pytest.approx(mixture(row["chisq_diff"], 2), rel=1e-10)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+def test_crossed_classifications_without_slopes(holes):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"a": rng.integers(0, 40, 800), "b": rng.integers(0, 30, 800)})
+    for k, loading in enumerate((1, 0.8, 0.7), 1):
+        frame[f"y{k}"] = rng.normal(size=800) + loading * rng.normal(size=40)[frame["a"]]
+        frame[f"y{k}"] += loading * rng.normal(size=30)[frame["b"]]
+    if holes:
+        frame[["y1", "y2"]] = frame[["y1", "y2"]].mask(rng.random((800, 2)) < 0.2)
+    text = "level: 1\n y1 ~~ y2 + y3\n y2 ~~ y3\nlevel: a\n y1 ~~ y1{}\nlevel: b\n y1 ~~ y1\n y2 ~~ y2\n y3 ~~ y3"
+    options = {"cluster": "a * b", "missing": "fiml" if holes else "listwise"}
+    larger, smaller = (
+        msem.sem(text.format(more), frame, **options) for more in ("\n y2 ~~ y2", "\n y2 ~~ 0.6*y2")
+    )
+    row = msem.compare_models(smaller, larger).iloc[1]
+    assert (row["method"], row["df_diff"]) == ("standard", 1)
+    assert row["chisq_diff"] == pytest.approx(2 * (larger.llf - smaller.llf), rel=1e-9)
+    without = msem.sem(text.format("\n y2 ~~ 0*y2"), frame, **options)
+    row = msem.compare_models(without, larger).iloc[1]
+    assert row["method"] == "mixture"
+
+
 def test_several_variances_are_said_to_be_approximate():
     rng = np.random.default_rng(4)
     frame = data()

@@ -113,7 +113,7 @@ def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
 
 
 def _embed_slopes(small: Estimate, large: Estimate) -> Embedding:
-    """The same for models with random slopes: by the rows of their tables, or by what they imply about the data."""
+    """The same by the rows of the tables, or by the moments of the saturated model, of slopes if there are any."""
     if not large.table.constraints and rows_agree(small.table, large.table):
         return Embedding(_by_rows(small, large)[0], 0.0, 0.0)
     space = SlopeSpace.of(small, large)
@@ -213,8 +213,10 @@ def _beside(small: ParameterTable, large: ParameterTable) -> dict[tuple[Key, int
 
 
 def _without_moments(*fits: Estimate) -> bool:
-    """Whether there are no moments that could be compared, because of random slopes."""
-    return any(fit.table.slopes(group) for fit in fits for group in range(1, fit.table.ngroups + 1))
+    """Whether no statistics stand for implied moments: with random slopes, and in crossed classifications."""
+    return any(fit.table.crossed for fit in fits) or any(
+        fit.table.slopes(group) for fit in fits for group in range(1, fit.table.ngroups + 1)
+    )
 
 
 def _integrates(*fits: Estimate) -> bool:
