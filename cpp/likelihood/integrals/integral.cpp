@@ -8,6 +8,7 @@
 
 #include "base/hermite.hpp"
 #include "base/interrupt.hpp"
+#include "base/lattice.hpp"
 #include "base/threads.hpp"
 #include "base/trapezoid.hpp"
 #include "likelihood/integrals/small.hpp"
@@ -16,12 +17,16 @@ namespace msem {
 
 namespace {
 
-constexpr Index kPieces = 32;      // of clusters, at most
-constexpr int kRounds = 60;        // of looking for the nodes, at most
-constexpr double kSettled = 1e-5;  // change of the centre in its standard deviations, and of these
-constexpr double kStep = 1e-4;     // of moments, relative to their size, for second derivatives
-constexpr double kNarrow = 0.3;    // of the spread, where a single node has all weight
-constexpr double kFloor = 1e-3;    // least eigenvalue of an information matrix that steps are made with
+constexpr Index kPieces = 32;        // of clusters, at most
+constexpr int kRounds = 60;          // of looking for the nodes, at most
+constexpr double kSettled = 1e-5;    // change of the centre in its standard deviations, and of these
+constexpr double kStep = 1e-4;       // of moments, relative to their size, for second derivatives
+constexpr double kNarrow = 0.3;      // of the spread, where a single node has all weight
+constexpr double kSingle = 0.9;      // weight of a node that says nothing of how the distribution is spread
+constexpr double kCollapsed = 1e-3;  // standard deviation, in those without data, of nodes that lost it
+constexpr int kPatience = 3;         // rounds before a distribution is taken for what it seems,
+constexpr double kAbout = 0.3;       // and the most that it may change
+constexpr double kFloor = 1e-3;      // least eigenvalue of an information matrix that steps are made with
 constexpr double kShort = 1000, kLong = 3000,  // least spread that steps are in, in negligible ones,
     kSmall = 100;                              // and that below which they are long
 constexpr double kFades = 100;    // variances, in the least ones, at which these are added no more
@@ -158,9 +163,12 @@ class IntegralPoint::Search {
     root_ = root_z.bottomRightCorner(d_, d_);
     nodes_.resize(rule_.x.size());
     log_weights_.resize(rule_.log_w.size());
+    const bool spread = d_ > 0 && d_ <= Lattice::kDimensions && over_.nodes >= kFewNodes;
+    const Vector prior = around;
+    const Matrix prior_root = root_;
     bool settled = false;
     for (int round = 0; d_ && round < kRounds && !settled; ++round) {
-      place(around, nodes_.data(), log_weights_.data());
+      place(around, root_, nodes_.data(), log_weights_.data());
       if (!std::isfinite(sum(cluster, nodes_.data(), log_weights_.data(), log_weights_.size()))) break;
       moved_ = centre_ - around;
       next_ = cov_;
@@ -170,6 +178,12 @@ class IntegralPoint::Search {
       const bool wide = most < 0.99 && factorise(next_.data(), d_, log_det);
       // a single node has all weight: farther out if it is one of the outermost, narrower otherwise
       const bool outermost = rule_.x.col(best).cwiseAbs().maxCoeff() >= rule_.farthest;
+      bool about = spread && round >= kPatience && wide;
+      for (Index k = 0; k < d_; ++k) {
+        about = about && std::abs(moved_[k]) < kAbout * root_(k, k) &&
+                std::abs(next_(k, k) / root_(k, k) - 1) < kAbout;
+      }
+      if (about && far_from_normal()) break;
       around = centre_;
       settled = wide;
       for (Index k = 0; k < d_; ++k) {
@@ -182,36 +196,54 @@ class IntegralPoint::Search {
         root_ *= kNarrow;
       }
     }
-    if (d_ == 1 && over_.nodes >= kFewNodes && spread_out(cluster, !settled, nodes, log_weights)) return;
+    if (spread && spread_out(cluster, settled, prior, prior_root, nodes, log_weights)) return;
     nodes.resize(rule_.x.size());
     log_weights.resize(rule_.log_w.size());
-    place(around, nodes.data(), log_weights.data());
+    place(around, root_, nodes.data(), log_weights.data());
   }
 
  private:
-  // Nodes of a single variable whose posterior distribution, by the last nodes, is far from normal, or is
-  // said to be; false if it is not.
-  bool spread_out(Index cluster, bool far, Vector& nodes, Vector& log_weights) {
-    const double sd = std::sqrt(cov_(0, 0));
-    if (weights_.size() != nodes_.size() || !(sd > 0) ||
-        !(far || uneven(nodes_.data(), weights_.data(), nodes_.size(), centre_[0], sd)))
+  // Nodes where the posterior distribution, by the last ones, is far from normal, or they came to no end;
+  // false if it is not.
+  bool spread_out(Index cluster, bool settled, const Vector& prior, const Matrix& prior_root, Vector& nodes,
+                  Vector& log_weights) {
+    bool known = weights_.size() == log_weights_.size() && weights_.maxCoeff() < kSingle;
+    for (Index k = 0; k < d_; ++k) known = known && cov_(k, k) > std::pow(kCollapsed * prior_root(k, k), 2);
+    if (settled && !far_from_normal()) return false;
+    if (!known) {
+      // what is known without the data
+      place(prior, prior_root, nodes_.data(), log_weights_.data());
+      weights_.resize(rule_.log_w.size());
+      for (Index k = 0; k < weights_.size(); ++k)
+        weights_[k] = std::exp(rule_.log_w[k] - 0.5 * rule_.x.col(k).squaredNorm());
+      weights_ /= weights_.sum();
+    }
+    const auto log_f = [&](const double* at) { return -0.5 * density_.value(cluster, at); };
+    if (!lattice_.find(log_f, static_cast<int>(d_), nodes_.data(), weights_.data(), weights_.size(),
+                       over_.nodes <= kFewNodes))
       return false;
-    const auto log_f = [&](const double* at, Index n, double* out) {
-      for (Index k = 0; k < n; ++k) out[k] = -0.5 * density_.value(cluster, at + k);
-    };
-    double log_weight;
-    if (!equal_distances(log_f, centre_[0], sd, nodes, log_weight)) return false;
-    log_weights.setConstant(nodes.size(), log_weight);
+    nodes = lattice_.nodes;
+    log_weights = lattice_.log_weights;
     return true;
   }
 
-  void place(const Vector& around, double* nodes, double* log_weights) const {
-    const double log_scale = root_.diagonal().array().log().sum();
+  bool far_from_normal() {
+    for (Index i = 0; i < d_; ++i) {
+      along_.resize(weights_.size());
+      for (Index k = 0; k < weights_.size(); ++k) along_[k] = nodes_[k * d_ + i];
+      if (uneven(along_.data(), weights_.data(), weights_.size(), centre_[i], std::sqrt(cov_(i, i))))
+        return true;
+    }
+    return false;
+  }
+
+  void place(const Vector& around, const Matrix& root, double* nodes, double* log_weights) const {
+    const double log_scale = root.diagonal().array().log().sum();
     for (Index k = 0; k < rule_.log_w.size(); ++k) {
       double* x = nodes + k * d_;
       for (Index i = 0; i < d_; ++i) {
         x[i] = around[i];
-        for (Index j = 0; j <= i; ++j) x[i] += root_(i, j) * rule_.x(j, k);
+        for (Index j = 0; j <= i; ++j) x[i] += root(i, j) * rule_.x(j, k);
       }
       log_weights[k] = rule_.log_w[k] + log_scale;
     }
@@ -222,7 +254,8 @@ class IntegralPoint::Search {
   const Rule& rule_;
   NodeDensity& density_;
   Index d_;
-  Vector logs_, weights_, centre_, moved_, prior_, nodes_, log_weights_;
+  Lattice lattice_;
+  Vector logs_, weights_, along_, centre_, moved_, prior_, nodes_, log_weights_;
   Matrix root_, next_, cov_;
 };
 

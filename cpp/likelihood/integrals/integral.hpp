@@ -3,8 +3,8 @@
 // Given the values s of these variables the density of a cluster's data, and of s itself, is known
 // (`NodeDensity`). Integrals over s are sums over nodes a + tau x_q, a and tau the posterior mean and a root
 // of the posterior covariance matrix of s, found by the rule itself (Naylor & Smith, 1982; Pinheiro & Bates,
-// 1995). Where a single variable has a posterior distribution far from normal its nodes are at equal
-// distances, as close as the integral asks for. Derivatives are those of the sum with its nodes held fixed.
+// 1995). Where the posterior distribution of up to three variables is far from normal, nodes are the points
+// of a lattice (`base/lattice.hpp`). Derivatives are those of the sum with its nodes held fixed.
 //
 // Of the variables of level 2 some are known, some are integrated over, and the rest depends on these. Level
 // 1 has one more variable for each random slope, last: the product of slope and covariate, standardized,
