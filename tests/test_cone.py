@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from scipy import linalg, optimize
 import msem
 from msem.data.saturated import solve_saturated
 from msem.errors import ConvergenceWarning, DataError, ImproperSolutionWarning, MsemError
+from msem.estimation.problems import _border
 
 pytestmark = pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
 
@@ -189,3 +192,27 @@ def test_an_interior_maximum_is_no_border():
     regular, inside = (msem.saturated(data, cluster="k", space=space) for space in ("natural", "psd"))
     assert not inside.in_cone
     assert inside.llf == regular.llf
+
+
+@pytest.mark.parametrize(
+    ("integrated", "active", "singular", "zeros"),
+    [
+        (False, [1, 0], (), True),
+        (True, [1, 0], (), True),
+        (True, [0, 0], ((0, (0, 1)),), False),
+        (False, [0, 0], ((0, (0,)),), True),
+    ],
+)
+def test_the_border_says_what_there_is(integrated, active, singular, zeros):
+    block = SimpleNamespace(places=np.array([0, 1]), names=("a", "b"), level=2, group=1)
+    objective = SimpleNamespace(
+        table=SimpleNamespace(names=lambda: ("a~~a", "b~~b"), nlevels=2, ngroups=1),
+        blocks=[block],
+        statistics=[SimpleNamespace(integral=object() if integrated else None)],
+    )
+    border = SimpleNamespace(singular=singular)
+    optimum = SimpleNamespace(active=np.array(active), border=border, value=1.0, natural=np.nan)
+    (problem,) = _border(objective, optimum)
+    assert ("What is 0 has no standard error" in problem.remedy) == zeros
+    assert ("chi-square" in problem.remedy) != integrated
+    assert problem.remedy

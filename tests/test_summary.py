@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,6 +13,7 @@ import msem
 import printed
 from msem.output.sections import Section, fit_sections, sample_section
 from msem.output.summary import blocks, render_html, render_text
+from msem.postestimation.fit_indices import FitMeasureInputs, indices
 
 
 @pytest.mark.parametrize("suffix", printed.RENDERERS)
@@ -112,3 +114,18 @@ def test_least_squares_show_the_measures_that_they_have() -> None:
     assert "SRMR" in text
     assert "Loglikelihood" not in text
     assert "nan" not in text
+
+
+def test_without_a_saturated_model_there_is_no_test() -> None:
+    measures = indices(
+        FitMeasureInputs(llf=-510.0, unrestricted_llf=-500.0, npar=6, df=4, nobs=150, nclusters=30)
+    )
+    nothing = measures | {"chisq": math.nan, "pvalue": math.nan, "unrestricted_logl": math.nan}
+    for whole in (fit_sections(nothing, full=True), fit_sections(nothing)):
+        assert whole[0].rows == (("None: there is nothing to test against", ""),)
+    names = [name for section in fit_sections(nothing, full=True) for name, _ in section.rows]
+    assert "Loglikelihood unrestricted model (H1)" not in names
+    assert "Loglikelihood user model (H0)" in names
+    assert "Loglikelihood unrestricted model (H1)" in [
+        name for section in fit_sections(measures, full=True) for name, _ in section.rows
+    ]

@@ -315,6 +315,10 @@ def _border(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
         names_of = dict(zip(block.places.tolist(), block.names, strict=True))  # products of slopes have none
         listed = ", ".join(names_of[k] for k in variables if k in names_of)
         at.append(f"the covariance matrix of {listed}{_where(objective, block)} is singular")
+    zeros = ["What is 0 has no standard error, nor have loadings of a factor without variance."]
+    alone = optimum.border is not None and any(len(own) == 1 for _, own in optimum.border.singular)
+    zeros = zeros if optimum.active.any() or alone else []
+    integrated = any(one.integral is not None for one in objective.statistics)  # which leaves no chi-square
     lost = 0.5 * (optimum.value - optimum.natural)
     loss = ""
     if np.isfinite(lost):
@@ -322,7 +326,8 @@ def _border(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     yield Problem(
         "boundary",
         f"the maximum lies where covariance matrices are only just positive semidefinite: {'; '.join(at)}{loss}",
-        f"What is 0 has no standard error, nor have loadings of a factor without variance. {MIXTURE}",
+        " ".join([*zeros, *([] if integrated else [MIXTURE])])
+        or "Some of these variables are linear combinations of the others: fewer of them, or a simpler level, may do",
     )
 
 

@@ -165,7 +165,7 @@ def fit_sections(m: Mapping[str, float], *, full: bool = False) -> tuple[Section
             ),
         ),
     )
-    return tuple(section for section in sections if _has_number(section))
+    return tuple(section for section in sections if section is test or _has_number(section))
 
 
 def _has_number(section: Section) -> bool:
@@ -174,6 +174,8 @@ def _has_number(section: Section) -> bool:
 
 
 def _test(m: Mapping[str, float], prefix: str, pvalue: str) -> Pairs:
+    if not prefix and math.isnan(m["chisq"]):  # why is said below, or by a warning
+        return (("None: there is nothing to test against", ""),)
     rows: Pairs = (
         ("Test statistic", m[f"{prefix}chisq"]),
         ("Degrees of freedom", _count(m[f"{prefix}df"])),
@@ -194,7 +196,11 @@ def _defined(rows: Pairs) -> Pairs:
 def _information(m: Mapping[str, float]) -> Pairs:
     rows: Pairs = (
         ("Loglikelihood user model (H0)", m["logl"]),
-        ("Loglikelihood unrestricted model (H1)", m["unrestricted_logl"]),
+        *(
+            (("Loglikelihood unrestricted model (H1)", h1),)
+            if not math.isnan(h1 := m["unrestricted_logl"])
+            else ()
+        ),
         ("", ""),
         ("Akaike (AIC)", m["aic"]),
         ("Bayesian (BIC)", m["bic"]),
@@ -305,7 +311,10 @@ def scaled_sections(m: Mapping[str, float], correction: str, *, full: bool) -> t
     full : bool
         All sections instead of the chi-square test only.
     """
-    test = _scaled_section("Model Test User Model", _scaled_test(m, "", "P-value (Chi-square)", correction))
+    title, pvalue = "Model Test User Model", "P-value (Chi-square)"
+    test = _scaled_section(title, _scaled_test(m, "", pvalue, correction))
+    if math.isnan(m["chisq"]) and math.isnan(m["chisq_scaled"]):
+        test = Section(title, _test(m, "", pvalue))
     if not full:
         return (test,)
     level = f"{100 * m['rmsea_ci_level']:g} Percent confidence interval"
@@ -318,7 +327,7 @@ def scaled_sections(m: Mapping[str, float], correction: str, *, full: bool) -> t
         _scaled_section("Standardized Root Mean Square Residual", _scaled_srmr(m)),
         _scaled_section("Goodness of Fit Index", _scaled_gfi(m, level)),
     )
-    return tuple(section for section in sections if _has_number(section))
+    return tuple(section for section in sections if section is test or _has_number(section))
 
 
 def _scaled_section(title: str, rows: Rows) -> Section:
