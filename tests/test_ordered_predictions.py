@@ -172,7 +172,7 @@ def test_what_has_no_answer_is_refused() -> None:
     with pytest.raises(ModelError, match="at level 1"):
         single.random_effects()
     slopes = msem.sem(
-        'level: 1\n u1 ~ rv("s")*x\nlevel: 2\n u1 ~~ s',
+        'level: 1\n u1 ~ rv("s")*x\nlevel: 2\n u1 ~~ 0*s\n s ~~ 0.1*s',
         rows(),
         cluster="cluster",
         ordered=["u1"],

@@ -85,7 +85,8 @@ def predict(
     covariates = _covariates(fit)
     _require_given(fit)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
-    apart = not random_effects and data is not None and _clusters_do_not_matter(fit, covariates)
+    named = random_effects or data is None or cluster is not None
+    apart = not named and _clusters_do_not_matter(fit, covariates)
     columns = None if apart else cluster_columns(fit, data, cluster)
     parts = []
     if fit.sample.statistics[0].ordered:
