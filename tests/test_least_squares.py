@@ -372,3 +372,19 @@ def test_moments_alone_have_the_errors_of_normal_variables() -> None:
     fit = msem.sem(TWO, moments, estimator="GLS")
     assert_allclose(fit.params, msem.sem(TWO, DEMO, cluster="cluster", estimator="GLS").params, atol=1e-6)
     assert pd.notna(fit.tests().loc["standard", "pvalue"])
+
+
+def test_differences_of_weighted_squares_do_not_depend_on_units() -> None:
+    """Nor where both models are wrong, so that the tangents of one are not among those of the other."""
+    data = msem.load_demo()
+    model = "level: 1; f =~ y1 + y2 + {0}y3 + {0}y4; level: 2; g =~ y1 + y2 + y3 + y4"
+    plain, other = (
+        msem.compare_models(
+            *(
+                msem.sem(model.format(label), own, cluster="cluster", estimator="WLSMV")
+                for label in ("", "a*")
+            )
+        )["chisq_diff"]
+        for own in (data, data.assign(y1=1e3 * data["y1"]))
+    )
+    assert_allclose(other, plain, rtol=1e-6)

@@ -311,3 +311,21 @@ def test_saved_fits_are_pooled_as_the_fits_are(two_levels, tmp_path):
             two_levels.estimates(reference=reference, standardized=True),
         )
     assert saved.summary(fit_measures=True) == two_levels.summary(fit_measures=True)
+
+
+def test_hypotheses_are_judged_in_whatever_units(demo):
+    rng = np.random.default_rng(5)
+    model = "y1 ~ a*x1; y2 ~ b*x1"
+    data = [demo.assign(x1=demo["x1"] + 0.1 * rng.normal(size=len(demo))) for _ in range(3)]
+    tests = [
+        msem.pool(
+            [msem.sem(model, one.assign(y1=k * one["y1"], y2=one["y2"] / k)) for one in data]
+        ).wald_test(["a == 0", "b == 0"])
+        for k in (1.0, 1e6)
+    ]
+    assert tests[1].statistic == pytest.approx(tests[0].statistic, rel=1e-6)
+    pooled = msem.pool([msem.sem(model, one) for one in data])
+    with pytest.raises(ModelError, match="no hypotheses"):
+        pooled.wald_test("")
+    with pytest.raises(ModelError, match="a function of a fit"):
+        pooled.of("standardized")

@@ -530,6 +530,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         DataError,
         "moments by group have labels",
     ),
+    "labels that are one text": (
+        lambda: fit(data=dict(zip((1, "1"), published().values(), strict=True)), group=None, cluster=None),
+        DataError,
+        "two groups have the label '1'",
+    ),
     "headers without groups": (
         lambda: fit("group: north\n" + MODEL, group=None),
         ModelError,

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import msem
-from msem.errors import DataError, ModelError
+from msem.errors import ModelError, MsemError
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -206,6 +206,14 @@ MISTAKES = [
     (lambda fit: fit.simple_slopes("y1 ~ x1", {"w1": "low"}), "must be numbers"),
     (lambda fit: fit.simple_slopes("y1 ~ x1", products={"zz": "w1*w2"}), "'zz' is no variable"),
     (lambda fit: fit.simple_slopes("y1 ~ x1", products={"w1": "w2"}), "product of two"),
+    (lambda fit: fit.simple_slopes("y1 ~ x1", products={"x1": "x1*w1"}), "'x1' is no product of itself"),
+    (lambda fit: fit.simple_slopes("y1 ~ x1", products={"w1": 3}), "product of two"),
+    (lambda fit: fit.simple_slopes("y1 ~ x1", products=["w1"]), "products is a dict"),
+    (lambda fit: fit.simple_slopes("y1 ~ x1", ["w1"]), "at is a dict"),
+    (lambda fit: fit.simple_slopes(None), "'None' is no path|None is no path"),
+    (lambda fit: fit.simple_slopes("y1 ~ x1", ci_level="0.9"), "ci_level is the coverage"),
+    (lambda fit: fit.johnson_neyman("y1 ~ x1", "w1", ["w2"]), "at is a dict"),
+    (lambda fit: fit.johnson_neyman("y1 ~ x1", "w1", alpha="5%"), "between 0 and 1"),
     (lambda fit: fit.simple_slopes("y1 ~ x1", level=2), "no path y1 ~ x1 at level 2"),
     (lambda fit: fit.johnson_neyman("y1 ~ x1"), "name one of w1, w2"),
     (lambda fit: fit.johnson_neyman("y1 ~ x1", "x2"), "what does: w1, w2"),
@@ -217,7 +225,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("call", "message"), MISTAKES, ids=range(len(MISTAKES)))
 def test_mistakes(call, message, random):
-    with pytest.raises((ModelError, DataError), match=message):
+    with pytest.raises(MsemError, match=message):
         call(random)
     plt.close("all")
 

@@ -292,3 +292,14 @@ def test_where_there_is_no_saturated_model_of_slopes_the_reason_is_said():
         with pytest.raises(UnsupportedError, match=r"stands at both levels.*no saturated model"):
             question()
     assert np.isnan(fit.fit_measures()["srmr"])
+
+
+def test_standardized_residuals_do_not_depend_on_units():
+    data = two_levels(60)
+    text = 'level: 1\n y1 ~ rv("s")*x1\n y2 ~ y1\nlevel: 2\n y1 ~ w\n s ~~ y1\n y2 ~~ y2'
+    plain, other = (
+        msem.sem(text, own, cluster="id").residuals()["z"]
+        for own in (data, data.assign(y1=1e6 * data["y1"], x1=1e-6 * data["x1"]))
+    )
+    assert plain.abs().max() > 0.5
+    assert_allclose(other, plain, rtol=1e-3, atol=1e-4)

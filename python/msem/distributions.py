@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from numbers import Real
 from statistics import NormalDist
 from types import ModuleType
 
@@ -43,7 +44,7 @@ def normal_halfwidth(ci_level: float) -> float:
     ValueError
         If the level is not between 0 and 1.
     """
-    if not 0 < ci_level < 1:
+    if not (isinstance(ci_level, Real) and 0 < ci_level < 1):
         raise MsemError(
             f"ci_level is the coverage of the interval, between 0 and 1, such as 0.95, not {ci_level!r}"
         )

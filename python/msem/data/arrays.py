@@ -111,6 +111,20 @@ def frozen_series(series: pd.Series) -> pd.Series:
     return pd.Series(values, index=series.index, copy=False)
 
 
+def column_lengths(columns: Floats) -> Floats:
+    """Euclidean lengths of columns, 1 for columns of zeros."""
+    length = np.linalg.norm(columns, axis=0)
+    return np.where(length > 0, length, 1.0)
+
+
+def projected(columns: Floats, onto: Floats, rcond: float | None = None) -> Floats:
+    """Coefficients of the least-squares projection, dependence of columns judged whatever their lengths."""
+    length = column_lengths(onto)
+    found = np.linalg.lstsq(onto / length, columns, rcond=rcond)[0]
+    out: Floats = (found.T / length).T
+    return out
+
+
 def vech_index(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the lower triangle of an n x n matrix, column by column."""
     col, row = np.triu_indices(n)

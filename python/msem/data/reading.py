@@ -460,13 +460,16 @@ def by_group(data: Any, settings: Settings) -> Mapping[str, tuple[Any, Settings]
     """
     if isinstance(data, Mapping) and not has_rows(data):
         labels = _labels({"data": data})
+        _require_told_apart(labels)
         return {text_of(label): (data[label], settings) for label in labels}
     if not isinstance(settings.sample_cov, Mapping):
         return {}
     names = ("sample_cov", "sample_nobs", "sample_mean")
     given = {name: getattr(settings, name) for name in names}
     out = {}
-    for label in _labels(given):
+    labels = _labels(given)
+    _require_told_apart(labels)
+    for label in labels:
         own = {name: one[label] for name, one in given.items() if one is not None}
         out[text_of(label)] = data, replace(settings, **own)
     return out
@@ -504,6 +507,14 @@ def _labels(given: Mapping[str, Any]) -> list[Any]:
         if what_is_given(one).has_rows and not isinstance(one, pd.DataFrame):
             raise DataError(f"{first} of group {label!r} is a {type(one).__name__}; all groups need moments")
     return list(whole)
+
+
+def _require_told_apart(labels: Sequence[Any]) -> None:
+    """Refuse labels that are different keys of a dict and the same text."""
+    texts = [text_of(label) for label in labels]
+    twice = next((text for text in texts if texts.count(text) > 1), None)
+    if twice is not None:
+        raise DataError(f"two groups have the label {twice!r}: give them labels that are different as text")
 
 
 def _of_group(table: ParameterTable, label: str, data: Any, settings: Settings) -> Group:

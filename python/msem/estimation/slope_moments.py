@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import vech_index
+from msem.data.arrays import projected, vech_index
 from msem.data.sample import Group
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
@@ -97,6 +97,18 @@ class Coordinates:
         """Whether a moment is one of fixed covariates among themselves."""
         fixed = self.exogenous[key.level]
         return key.lhs in fixed and (key.op == "~1" or key.rhs in fixed)
+
+    def units(self, values: Floats) -> Floats:
+        """Sizes of the variables of each moment, multiplied; of a slope its outcome's over its covariate's."""
+        keys = self.keys(1)
+        variance: dict[str, float] = {}
+        for key, value in zip(keys, values, strict=True):
+            if key.op == "~~" and key.lhs == key.rhs:
+                variance[key.lhs] = variance.get(key.lhs, 0.0) + abs(float(value))
+        for slope in self.slopes:
+            variance[slope.name] = variance[slope.outcomes[0]] / variance[slope.covariate]
+        unit = {name: np.sqrt(value) for name, value in variance.items()}
+        return np.array([unit[key.lhs] * (unit[key.rhs] if key.op == "~~" else 1.0) for key in keys])
 
     def values(
         self, slopes: Sequence[Slope], blocks: Sequence[BlockMap], moments: Sequence[tuple[Numbers, Numbers]]
@@ -271,13 +283,15 @@ def against_slopes(fit: Estimate, sample: Group, reference: Estimate, group: int
     observed, jacobian = coordinate_moments(coordinates, theirs, theta, 1)
     implied, of_model = coordinate_moments(coordinates, fit.objective, fit.theta, group)
     own, at_implied = theta, jacobian
-    size = np.abs(implied).max()
+    unit = coordinates.units(observed)
+    size = np.abs(implied / unit).max()
     for _ in range(MOST_STEPS):  # paths, then what they leave: the second step is exact
         values, at_implied = coordinate_moments(coordinates, theirs, own, 1)
-        if np.abs(implied - values).max() <= ROUNDING * size:
+        off = (implied - values) / unit
+        if np.abs(off).max() <= ROUNDING * size:
             break
-        own = own + np.linalg.lstsq(at_implied, implied - values, rcond=None)[0]
-    of_implied = np.asarray(np.linalg.lstsq(at_implied, of_model, rcond=None)[0], dtype=np.float64)
+        own = own + projected(off, at_implied / unit[:, None])
+    of_implied = projected(of_model / unit[:, None], at_implied / unit[:, None])
     keys = coordinates.keys(group)
     given = np.array([coordinates.given(key) for key in keys], dtype=bool)
     vector = MomentVector(keys, observed, implied, of_model, given)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import column_lengths
 from msem.distributions import SCALES, f_pvalue
 from msem.entry import entries, entry
 from msem.errors import ModelError, UnsupportedError
@@ -306,6 +307,10 @@ class Pooled(Translated):
         Harel (2009). The estimation of R2 and adjusted R2 in incomplete data sets using multiple imputation. Journal of
         Applied Statistics, 36, 1109-1118.
         """
+        if not callable(question):
+            raise ModelError(
+                f"what is pooled is a function of a fit, such as lambda fit: fit.effects(), not {question!r}"
+            )
         frames = [question(fit) for fit in self.fits]
         if any(not isinstance(frame, pd.DataFrame) for frame in frames) or not any(
             str(name) == "se" or str(name).endswith("_se") for name in frames[0]
@@ -421,11 +426,14 @@ class Pooled(Translated):
             If they are not independent, or about unknown parameters.
         """
         texts = [part.strip() for text in several(hypotheses) for part in pieces(text) if part.strip()]
+        if not texts:
+            raise ModelError('there are no hypotheses: write them as in "a == b"')
         functions = compile_expressions(self.table, texts)
         theta = self._theta.mean(axis=0)
         slope = functions.jacobian(theta)
         within, between = (slope @ matrix @ slope.T for matrix in (self.within, self.between))
-        if not np.isfinite(within).all() or np.linalg.matrix_rank(within) < len(texts):
+        size = column_lengths(np.sqrt(np.abs(within.diagonal()))[None, :])
+        if not np.isfinite(within).all() or np.linalg.matrix_rank(within / np.outer(size, size)) < len(texts):
             raise ModelError(
                 "these hypotheses are not independent of each other, or about what has no standard error"
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.arrays import projected
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate
 from msem.estimation.least_squares import LeastSquaresSolution, SecondStage
@@ -47,7 +48,9 @@ def difference_test(
     if large.exact:
         return LikelihoodRatio(difference, df, 1.0, 0.0, "standard")
     inner, outer = small.jacobian[order], large.jacobian
-    left: Floats = np.linalg.lstsq(outer, inner, rcond=1e-9)[0].astype(np.float64)
+    # unweighted squares have the units of the variables, and so has what is nearest by them
+    unit = 1.0 if large.weighting == "ULS" else np.concatenate([*map(_units, large.stages)])[:, None]
+    left = projected(inner / unit, outer / unit, rcond=1e-9)
     middle = outer.T @ large.weight
     tangent = np.eye(outer.shape[1])
     weights = restriction_weights(middle @ outer, middle @ large.gamma @ middle.T, tangent, left)
@@ -146,6 +149,18 @@ def _key(key: Moment) -> Moment:
 def _values(stage: SecondStage) -> dict[Moment, float]:
     used = (stage.keys[k] for k in stage.used)
     return {_key(key): float(value) for key, value in zip(used, stage.values, strict=True)}
+
+
+def _units(stage: SecondStage) -> Floats:
+    """Sizes of the variables of each moment, multiplied; those of ordered variables have none."""
+    variance: dict[str, float] = {}
+    for key, value in _values(stage).items():
+        if key.op == "~~" and key.lhs == key.rhs and key.lhs not in stage.scale_levels:
+            variance[key.lhs] = variance.get(key.lhs, 0.0) + abs(value)
+    unit = {name: np.sqrt(value) for name, value in variance.items() if value > 0}
+    return np.array(
+        [unit.get(key.lhs, 1.0) * (unit.get(key.rhs, 1.0) if key.op == "~~" else 1.0) for key in stage.keys]
+    )
 
 
 def _order(small: LeastSquaresSolution, large: LeastSquaresSolution) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from msem.estimation.solution import Estimated
 from msem.model.levels import Level
 from msem.postestimation.effects import directed, reachable
 from msem.postestimation.ram import implied_mean, structures
-from msem.settings import several
 
 Floats = NDArray[np.float64]
 Values = float | Sequence[float]
@@ -242,11 +241,15 @@ def moderated(
         If there is no such path, or nothing changes its slope.
     """
     table = fit.table
-    outcome, operator, predictor = (part.strip() for part in path.partition("~"))
+    outcome, operator, predictor = (part.strip() for part in str(path).partition("~"))
     if not (outcome and operator and predictor) or "~" in predictor or "+" in predictor:
         raise ModelError(f"{path!r} is no path: write it as in the model, 'y ~ x'")
     if "*" in predictor:
         predictor = predictor.rpartition("*")[2].strip()
+    if products is not None and not isinstance(products, Mapping):
+        raise ModelError(
+            f"products is a dict of columns that are products of others, such as {{'x_w': 'x*w'}}, not {products!r}"
+        )
     factors = {name: _factors(name, value) for name, value in (products or {}).items()}
     known = set(table.variables.names) | {r.rhs for r in table.rows if r.op == "~"}
     for name in factors:
@@ -279,8 +282,11 @@ def moderated(
 
 def _factors(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Factors of a product, from "x*w" or a sequence of names."""
-    parts = given.replace(":", "*").split("*") if isinstance(given, str) else several(given)
-    found = tuple(part.strip() for part in parts)
+    parts: Any = given.replace(":", "*").split("*") if isinstance(given, str) else given
+    names = isinstance(parts, Sequence) and all(isinstance(part, str) for part in parts)
+    found = tuple(part.strip() for part in parts) if names else ()
+    if name in found:
+        raise ModelError(f"products: {name!r} is no product of itself: name the column that {given!r} is in")
     if len(found) < 2 or not all(found):
         raise ModelError(
             f"products: {name!r} must be a product of two variables or more, such as 'x*w', not {given!r}"
@@ -298,6 +304,8 @@ def settings(one: Moderated, at: Mapping[str, Values] | None) -> list[dict[str, 
     DataError
         If values are no numbers, or too many.
     """
+    if at is not None and not isinstance(at, Mapping):
+        raise DataError(f"at is a dict of values of moderators, such as {{'w': [-1, 0, 1]}}, not {at!r}")
     axes: dict[str, list[float]] = {}
     for name, values in (at or {}).items():
         if name not in one.holdable:
@@ -356,6 +364,8 @@ def chosen_moderator(one: Moderated, name: str | None) -> str:
 
 def other_settings(one: Moderated, moderator: str, at: Mapping[str, float] | None) -> dict[str, float]:
     """Values of what else changes the slope."""
+    if at is not None and not isinstance(at, Mapping):
+        raise DataError(f"at is a dict of values of the other moderators, such as {{'w': 1}}, not {at!r}")
     if at and moderator in at:
         raise ModelError(f"at: {moderator!r} is the moderator whose values are asked for")
     given = dict(at or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,7 @@ def johnson_neyman(
     >>> fit.johnson_neyman("y1 ~ x1")[["moderator", "significant"]].to_numpy().tolist()
     [['w1', 'between']]
     """
-    if not 0 < alpha < 1:
+    if not (isinstance(alpha, Real) and 0 < alpha < 1):
         raise DataError(f"alpha is the level of the tests, between 0 and 1, such as 0.05, not {alpha!r}")
     records = []
     for one in moderated(fit, path, products, level):

@@ -7,13 +7,13 @@ integrated over they are what the likelihood knows, for models that have the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import vech
+from msem.data.arrays import projected, vech
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.slope_moments import Coordinates, coordinate_moments
@@ -60,7 +60,9 @@ class SlopeSpace:
         )
         bare = cls(coordinates, np.ones(1))
         values = bare.moments(small.objective, small.theta)[0]
-        return cls(coordinates, np.concatenate(list(_units(coordinates, values))))
+        ends = np.cumsum([len(own.keys(1)) for own in coordinates])[:-1]
+        parts = zip(coordinates, np.split(values, ends), strict=True)
+        return cls(coordinates, np.concatenate([own.units(part) for own, part in parts]))
 
     def moments(self, objective: Objective, theta: Floats) -> tuple[Floats, Floats]:
         """Moments that a model implies in these units, shape (m,), and their derivatives, shape (m, npar)."""
@@ -92,7 +94,7 @@ class SlopeSpace:
         off = target - values
         value = float(off @ off)
         for _ in range(MOST_STEPS):
-            step = tangent @ np.linalg.lstsq(jacobian @ tangent, off, rcond=1e-10)[0]
+            step = tangent @ projected(off, jacobian @ tangent, rcond=1e-10)
             for halving in range(MOST_HALVINGS):
                 again = theta + 0.5**halving * step
                 values, changed = self.moments(large.objective, again)
@@ -121,25 +123,8 @@ def _missing(some: Sequence[Slope], others: Sequence[Slope]) -> bool:
     return any((slope.covariate, slope.level, at) not in known for slope in some for at in slope.at)
 
 
-def _units(coordinates: Sequence[Coordinates], values: Floats) -> Iterator[Floats]:
-    """Sizes of the variables of each moment, multiplied; of a slope that of its outcome over that of its covariate."""
-    first = 0
-    for number, own in enumerate(coordinates, 1):
-        keys = own.keys(number)
-        slopes = {slope.name: slope for slope in own.slopes}
-        variance: dict[str, float] = {}
-        for key, value in zip(keys, values[first:], strict=False):
-            if key.op == "~~" and key.lhs == key.rhs:
-                variance[key.lhs] = variance.get(key.lhs, 0.0) + abs(float(value))
-        first += len(keys)
-        for name, slope in slopes.items():
-            variance[name] = variance[slope.outcomes[0]] / variance[slope.covariate]
-        unit = {name: np.sqrt(value) for name, value in variance.items()}
-        yield np.array([unit[key.lhs] * (unit[key.rhs] if key.op == "~~" else 1.0) for key in keys])
-
-
 def _own_units(fit: Estimate, group: int) -> Floats:
-    """The same of what the likelihood knows: products have variance 1, slopes the size of their variance and mean."""
+    """Sizes of what the likelihood knows: products have variance 1, slopes the size of their variance and mean."""
     parts = []
     for mean, cov in fit.objective.observed_moments(fit.theta, group):
         variance = np.abs(cov.diagonal())
