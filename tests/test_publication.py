@@ -232,6 +232,25 @@ def test_groups_saved_fits_and_what_is_none(fits, demo, tmp_path):
         msem.table(fits, fit_measures="nonsense")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["fw"]}, "labels is a dict"),
+        ({"labels": {"fw": 3}}, "labels is a dict"),
+        ({"title": 3}, "title and note are texts"),
+        ({"note": ["a"]}, "title and note are texts"),
+        ({"digits": -1}, "digits must be a whole number"),
+        ({"digits": 2.5}, "digits must be a whole number"),
+        ({"show": None}, "a name or a sequence of names is expected"),
+        ({"fit_measures": 3}, "a name or a sequence of names is expected"),
+        ({"fit_measures": [3]}, "no fit measure '3'"),
+    ],
+)
+def test_options_of_another_type_are_refused(fits, options, message):
+    with pytest.raises(MsemError, match=message):
+        msem.table(fits, **options)
+
+
 LABELS = {
     "fw": "Ability",
     "y2": "Item & 2",

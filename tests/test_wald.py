@@ -102,6 +102,8 @@ def test_a_hypothesis_that_follows_adds_no_degree_of_freedom(extra: str) -> None
         ("", "no hypothesis"),
         ("log(0 - a) == 0", "no value at the estimates"),
         ([1], "texts such as"),
+        (None, "texts such as"),
+        (3, "texts such as"),
     ],
 )
 def test_what_cannot_be_tested_is_named(text: str, message: str) -> None:

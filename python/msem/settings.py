@@ -191,7 +191,15 @@ def _texts(name: str, value: Any) -> Any:
 
 
 def several(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Names, each once; a text by itself is one name."""
+    """Names, each once; a text by itself is one name.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no text and no sequence.
+    """
+    if not isinstance(names, Iterable):
+        raise ArgumentError(f"a name or a sequence of names is expected, not {names!r}")
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 

@@ -25,7 +25,7 @@ from msem.model.levels import level_title
 from msem.output.documents import great_table, latex_table, save_word
 from msem.output.variants import measure_label, reported, variant_of, variants_note
 from msem.postestimation.fit_measures import chosen_measures
-from msem.settings import require_choice, several
+from msem.settings import require_choice, require_whole, several
 from msem.version import __version__
 
 Show = Literal["se", "ci", "pvalue", "stars", "std_all", "std_lv", "std_nox"]
@@ -182,6 +182,14 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value.values()))
+
+
 @entry
 def table(
     *fits: Shown | Mapping[str, Shown] | Sequence[Shown],
@@ -251,6 +259,11 @@ def table(
     shown = several(show)
     for name in shown:
         require_choice("show", name, get_args(Show))
+    require_whole("digits", digits, 0)
+    if labels is not None and not _are_texts(labels):
+        raise ModelError(f"labels is a dict of texts by name, such as {{'fw': 'Motivation'}}, not {labels!r}")
+    if not (_is_text(title) and _is_text(note)):
+        raise ModelError(f"title and note are texts, not {title!r} and {note!r}")
     given = named_fits("table", fits, named, options=options_of(table))
     for name, fit in given.items():
         if not isinstance(fit, Shown):
@@ -384,7 +397,7 @@ def _measured(given: Mapping[str, Shown], wanted: str | Sequence[str] | None) ->
             *MEASURES[at:],
         ]
     else:
-        names = [name.lower().replace(".", "_") for name in several(wanted)]
+        names = [str(name).lower().replace(".", "_") for name in several(wanted)]
         for name in names:
             if not any(name in own.index for own in every):
                 chosen_measures(every[0], name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -114,8 +114,8 @@ def wald_test(fit: Estimated, hypotheses: str | Sequence[str]) -> pd.DataFrame:
 
 
 def _split(hypotheses: str | Sequence[str]) -> list[str]:
-    given = [hypotheses] if isinstance(hypotheses, str) else list(hypotheses)
-    if not all(isinstance(text, str) for text in given):
+    given: Any = [hypotheses] if isinstance(hypotheses, str) else hypotheses
+    if not isinstance(given, Iterable) or not all(isinstance(text, str) for text in given):
         raise ModelError("hypotheses are texts such as 'a == b'")
     parts = [part.strip() for text in given for part in pieces(text)]
     found = [part for part in parts if outside_quotes(part).strip() or part[:1] in ("`", "'", '"')]

@@ -17,6 +17,7 @@ from msem.language.syntax import Constraint, read_hypothesis
 from msem.model.functions import CONSTANT, Functions, Locate, compile_functions
 from msem.model.partable import ParameterTable, find_parameter, parameter_places
 from msem.model.references import is_formula
+from msem.settings import several
 
 Floats = NDArray[np.float64]
 
@@ -135,7 +136,7 @@ def holding(objective: Objective, named: Named, value: float) -> Objective:
 
 def require_names(names: str | Sequence[str]) -> list[str]:
     """A list of texts from one text or several, at least one."""
-    given = [names] if isinstance(names, str) else list(names)
+    given = list(several(names))
     for name in given:
         if not isinstance(name, str):
             raise ArgumentError(f"names are texts, not {type(name).__name__}")
