@@ -112,6 +112,19 @@ def test_what_moderators_depend_on_is_held_through_them(data):
     assert held["est"] == pytest.approx(fit.params["i"] + 0.8 * fit.params["a"])
 
 
+def test_what_changes_the_slope_through_a_moderator_only_takes_it_along(data):
+    model = (
+        "level: 1\n y1 ~ rv('s')*x1\nlevel: 2\n y1 ~ w1 + w2\n s ~ b*w2 + i*1\n w2 ~ c*w1 + d*1\n y1 ~~ s\n"
+    )
+    fit = msem.sem(model + " at := i + b*(d + c*0.8)", data, cluster="cluster")
+    found = fit.simple_slopes("y1 ~ x1", {"w1": 0.8})
+    assert "w2" not in found
+    own = fit.defined().iloc[0]
+    assert_allclose(found.loc[0, ["est", "se"]].astype(float), own[["est", "se"]].astype(float), rtol=1e-7)
+    held = fit.simple_slopes("y1 ~ x1", {"w1": [0.0, 0.8], "w2": 1.0})["est"]
+    assert_allclose(held, fit.params["i"] + fit.params["b"], rtol=1e-9)
+
+
 @pytest.mark.parametrize("level", [0.05, 0.2])
 def test_the_region_of_significance(random, single, data, level):
     """The test changes its mind at the ends and nowhere else."""

@@ -8,7 +8,7 @@ Curran, 2005; Preacher, Curran & Bauer, 2006). What is not held stays at its mea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -125,6 +125,26 @@ class Moderated:
             graph = directed(self.model.table, level, self.group)
             found |= {name for name in graph if reachable(graph, name) & {*self.moderators, self.slope}}
         return frozenset(found - {self.predictor, self.outcome} | set(self.moderators))
+
+    def following(self, held: Collection[str]) -> frozenset[str]:
+        """Moderators through which held variables that are none themselves change the slope.
+
+        Raises
+        ------
+        ModelError
+            If one is a factor of a product, whose mean is not that of its factors multiplied.
+        """
+        found: set[str] = set()
+        for level in range(self.level, self.model.table.nlevels + 1):
+            graph = directed(self.model.table, level, self.group)
+            for name in set(held) - set(self.moderators):
+                found |= reachable(graph, name) & set(self.moderators)
+        found -= set(held)
+        factors = {factor for own in self.products.values() for factor in own}
+        for name in self.moderators:
+            if name in found & factors:
+                raise ModelError(f"at: give a value of {name!r} too, which others change the slope through")
+        return frozenset(found)
 
     def mean(self, name: str) -> float:
         """Mean of a variable that is not held.
@@ -320,8 +340,9 @@ def settings(one: Moderated, at: Mapping[str, Values] | None) -> list[dict[str, 
         if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
             raise DataError(f"at: values of {name!r} must be numbers, not {values!r}")
         axes[name] = numbers.tolist()
+    following = one.following(axes)
     for name in one.moderators:
-        if name not in axes and not (at and name in at):
+        if name not in axes and name not in following:
             mean = one.mean(name)
             axes[name] = [mean + step * one.places[name].sd for step in STEPS] if at is None else [mean]
     count = int(np.prod([len(values) for values in axes.values()]))

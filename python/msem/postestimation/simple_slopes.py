@@ -71,7 +71,8 @@ def simple_slopes(
         As in the model: ``"y ~ x"``.
     at : mapping of str to float or sequence of float, optional
         Values of moderators: ``{"w": [-1, 0, 1]}``; of several all combinations. Default: mean and one standard
-        deviation below and above it, of all. Moderators that are not named while others are stay at their means.
+        deviation below and above it, of all. Moderators that are not named while others are stay at their means; those
+        through which a named variable changes the slope that does not change it itself are what they are given this.
     products : mapping of str to str or sequence of str, optional
         Columns that are products of others, by their names: ``{"x_w": "x*w"}``. The factors are as they are in the
         data.
