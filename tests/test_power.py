@@ -353,6 +353,7 @@ def test_what_estimates_are_worth() -> None:
         ),
         ({"nclusters": 50, "cluster_sizes": 5, "sizes": 1}, "no parameter 'sizes'"),
         ({"nclusters": []}, "has no cell"),
+        (pd.DataFrame(), "has no cell"),
         ("many", "a design is a dict"),
         ({"nclusters": 50}, "cluster_sizes"),
         ({"nobs": 50}, "two levels"),
@@ -367,6 +368,8 @@ def test_mistakes_are_named() -> None:
     grid = {"nclusters": 50, "cluster_sizes": 5}
     with pytest.raises(ValueError, match="alpha"):
         demo_power(alpha=5)
+    with pytest.raises(ValueError, match="alpha"):
+        demo_power(alpha="5%")
     with pytest.raises(ValueError, match="replications"):
         demo_power(0)
     with pytest.raises(TypeError, match="compiled with its options"):

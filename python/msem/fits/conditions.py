@@ -105,8 +105,8 @@ def read_grid(grid: Any) -> list[dict[str, Any]]:
         If there is no cell.
     """
     if isinstance(grid, pd.DataFrame):
-        return [{str(k): _plain(v) for k, v in row.items()} for row in grid.to_dict("records")]
-    if isinstance(grid, Mapping):
+        cells = [{str(k): _plain(v) for k, v in row.items()} for row in grid.to_dict("records")]
+    elif isinstance(grid, Mapping):
         several = [
             value if isinstance(value, (list, np.ndarray, range, pd.Series)) else [value]
             for value in grid.values()
@@ -125,7 +125,7 @@ def read_grid(grid: Any) -> list[dict[str, Any]]:
             f"data frame with a row for each, not {type(grid).__name__}"
         )
     if not cells:
-        raise DataError("the design has no cell: a setting has no values")
+        raise DataError("the design has no cell: a setting has no values, or there is no row")
     return cells
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def power(
     """
     count, workers = require_whole("replications", replications, 1), require_threads(threads)
     require_client(client)
-    if not 0 < alpha < 1:
+    if not (isinstance(alpha, Real) and 0 < alpha < 1):
         raise MsemError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
     source = read_population(population, _crossed_columns(model, options))
     compiled = read_model(model, options, source.table.ordered.thresholds)
