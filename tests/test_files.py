@@ -17,7 +17,7 @@ import msem
 from msem.cli import main
 from msem.data.files import read_chunks
 from msem.data.screening import far_codes, warn_of_codes
-from msem.errors import DataError, DataWarning, ExtraError, MissingFileError
+from msem.errors import ArgumentError, DataError, DataWarning, ExtraError, MissingFileError
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
 
@@ -416,3 +416,11 @@ def test_lines_of_comments_are_pointed_out(tmp_path: Path) -> None:
     path.write_text("# written by a program\nid,y\n1,2.5\n")
     with pytest.raises(DataError, match="begins with '#'; take such lines out"):
         msem.read_data(path)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a file of a fit"):
+        msem.SavedFit.load(tmp_path)
+    for load in (msem.SavedFit.load, msem.ClusterStatistics.load, msem.read_data):
+        with pytest.raises(ArgumentError, match="given by its path, not by None"):
+            load(None)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.errors import DataError, DataWarning, MissingFileError, warn
+from msem.errors import ArgumentError, DataError, DataWarning, MissingFileError, warn
 
 Floats = NDArray[np.float64]
 DIGEST = "sha256"
@@ -33,7 +33,11 @@ def existing(path: Any) -> Any:
     Raises
     ------
     MissingFileError
+    ArgumentError
+        If it is no path.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise ArgumentError(f"a file is given by its path, not by {path!r}")
     if not os.path.exists(path):
         raise MissingFileError(path)
     return path
@@ -179,11 +183,10 @@ class Format:
         DataError
             If it is none.
         """
+        file = Path(existing(path))
         try:
-            return parsed(Path(existing(path)).read_bytes())
-        except MissingFileError:
-            raise
-        except ValueError as error:
+            return parsed(file.read_bytes())
+        except (ValueError, IsADirectoryError) as error:
             raise DataError(f"{path} is not {self.kind}, or is cut short: {error}") from error
 
     def require(self, path: Any, given: Mapping[str, Any]) -> None:
