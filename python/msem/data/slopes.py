@@ -171,7 +171,13 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
             self, slopes=tuple(slopes), carriers=tuple(carriers), reduced=self.reduced.with_slopes(numbers)
         )
         # of the same rows, and known already if the model was started from them
-        out.__dict__.update({"_coefficients": self._coefficients, "_moments": self._moments})
+        out.__dict__.update(
+            {
+                "_coefficients": self._coefficients,
+                "_moments": self._moments,
+                "_of_covariates": self._of_covariates,
+            }
+        )
         return out
 
     def completed(self, rows: Rows) -> SlopeStatistics:
@@ -213,11 +219,16 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         """
         if not self.exogenous:
             return levels
-        known = solve_in_space(self.plain, "auto").levels
+        known = self._of_covariates
         return {
             level: own.given(known[level], names)
             for (level, own), names in zip(levels.items(), self.exogenous, strict=True)
         }
+
+    @cached_property
+    def _of_covariates(self) -> Mapping[int, LevelArrays]:
+        """Saturated moments without slopes, where fixed covariates at both levels need them."""
+        return solve_in_space(self.plain, "auto").levels if self.exogenous else {}
 
     def _start_within(self, found: dict[str, Any]) -> LevelArrays:
         """Moments of the unit variables, and of the products with slopes, which are standardized."""

@@ -26,7 +26,13 @@ from msem.estimation.problems import Problem
 from msem.fits.one_level import score_parts, standard_unit
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.model.levels import names_of_levels
-from msem.postestimation.likelihood_ratio import LikelihoodRatio, restriction_weights, shifted_ratio
+from msem.postestimation.likelihood_ratio import (
+    UNTESTED,
+    LikelihoodRatio,
+    comparison_table,
+    restriction_weights,
+    shifted_ratio,
+)
 from msem.postestimation.nested import ATTAINED, directions, embed, require_comparable
 
 Floats = NDArray[np.float64]
@@ -81,30 +87,16 @@ def compare_levels(models: Mapping[str, LevelFit], *, shifted: bool) -> pd.DataF
     rows = {name: _row(models[name]) for name in ordered}
     for large, small in itertools.pairwise(ordered):
         test = _test(models[small], models[large], (small, large), shifted=shifted)
-        rows[small] |= _difference(test, models[small])
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    return table.astype({"df_diff": "Int64", "method": "string"})
+        grouped = models[small].grouped
+        units = grouped.units_of(models[small].level)
+        rows[small] |= {"df_diff": 0} if test is None else test.columns(units, len(grouped.groups))
+    return comparison_table(rows).rename_axis("model")
 
 
 def _row(fit: LevelFit) -> dict[str, Any]:
     held = fit.estimate.table.npar - fit.estimate.nfree
-    numbers = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
     values = {"npar": fit.npar - held, "df": fit.df, "chisq": _statistic(fit)}
-    return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
-
-
-def _difference(test: LikelihoodRatio | None, fit: LevelFit) -> dict[str, Any]:
-    if test is None:
-        return {"df_diff": 0}
-    excess = max(test.statistic - test.df, 0.0) / (test.df * fit.grouped.units_of(fit.level))
-    return {
-        "chisq_diff": test.statistic,
-        "df_diff": test.df,
-        "pvalue": test.pvalue,
-        "scaling": test.scaling,
-        "rmsea_diff": float(np.sqrt(excess * len(fit.grouped.groups))),
-        "method": test.method,
-    }
+    return {**values, **UNTESTED}
 
 
 def _statistic(fit: LevelFit) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from msem.data.sample import require_simple
@@ -22,7 +21,14 @@ from msem.fits.saved_comparison import saved_row, saved_tests
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
-from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
+from msem.postestimation.likelihood_ratio import (
+    UNTESTED,
+    Fitted,
+    LikelihoodRatio,
+    Scaling,
+    comparison_table,
+    likelihood_ratio,
+)
 from msem.postestimation.nested import Embedding, embed, require_comparable, vanishing
 from msem.settings import require_choice
 
@@ -111,13 +117,8 @@ def compare_models(
     for large, small in itertools.pairwise(ordered):
         test = _test(models[small], models[large], (small, large), method, scaled_shifted)
         own = models[small].sample
-        rows[small] |= _difference(test, own.nobs, len(own.groups))
-    return _table(rows)
-
-
-def _table(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.astype({"df_diff": "Int64", "method": "string"})
+        rows[small] |= test.columns(own.nobs, len(own.groups))
+    return comparison_table(rows)
 
 
 def _of_files(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.DataFrame:
@@ -135,8 +136,8 @@ def _of_files(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.Dat
     tests = saved_tests(models, method)
     rows = {name: saved_row(fit) for name, fit in models.items()}
     for name, test in tests.items():
-        rows[name] |= _difference(test, models[name].nobs, models[name].table.ngroups)
-    return _table(rows)
+        rows[name] |= test.columns(models[name].nobs, models[name].table.ngroups)
+    return comparison_table(rows)
 
 
 def _of_levels(given: Mapping[str, Any], method: Method, shifted: bool) -> pd.DataFrame:
@@ -181,20 +182,7 @@ def _row(fit: Fit) -> dict[str, Any]:
         "bic": fit.bic,
         "chisq": 2 * (fit.unrestricted_llf - fit.llf) if squares is None else squares.statistic,
     }
-    numbers = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
-    return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
-
-
-def _difference(test: LikelihoodRatio, nobs: float, ngroups: int) -> dict[str, Any]:
-    excess = max(test.statistic - test.df, 0.0) / (test.df * nobs)
-    return {
-        "chisq_diff": test.statistic,
-        "df_diff": test.df,
-        "pvalue": test.pvalue,
-        "scaling": test.scaling,
-        "rmsea_diff": float(np.sqrt(excess * ngroups)),
-        "method": test.method,
-    }
+    return {**values, **UNTESTED}
 
 
 def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifted: bool) -> LikelihoodRatio:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.fits.fit import Fit
 from msem.fits.level_comparison import LOWER, warn_of_bounds
 from msem.fits.saved import SavedFit
 from msem.model.equality import sort_constraints
-from msem.postestimation.likelihood_ratio import LikelihoodRatio
+from msem.postestimation.likelihood_ratio import UNTESTED, LikelihoodRatio
 from msem.postestimation.nested import rows_agree
 
 Some = Fit | SavedFit
@@ -157,15 +156,12 @@ def _slopes(*fits: Some) -> bool:
 
 def saved_row(fit: Some) -> dict[str, Any]:
     """What the table of a comparison says of one model."""
-    free = (fit.aic + 2 * fit.llf) / 2  # fewer than parameters where these have constraints
-    simple = np.isfinite(free) and not fit.options.surveyed
     values = {
-        "npar": round(free) if simple else fit.npar,
+        "npar": fit.npar,
         "df": fit.df,
         "llf": fit.llf,
         "aic": fit.aic,
         "bic": fit.bic,
         "chisq": 2 * (fit.unrestricted_llf - fit.llf),
     }
-    numbers = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
-    return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
+    return {**values, **UNTESTED}

@@ -18,10 +18,12 @@ enters the scaling.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.sample import Sample
@@ -95,6 +97,31 @@ class LikelihoodRatio:
             fewer = chisq_pvalue(self.statistic, self.df - 1) if self.df > 1 else float(self.statistic <= 0)
             return 0.5 * (fewer + chisq_pvalue(self.statistic, self.df))
         return chisq_pvalue(self.statistic, self.df) if np.isfinite(self.statistic) else np.nan
+
+    def columns(self, nobs: float, ngroups: int) -> dict[str, Any]:
+        """What a table of comparisons says of it, with the RMSEA of the difference for a sample size."""
+        excess = max(self.statistic - self.df, 0.0) / (self.df * nobs)
+        return {
+            "chisq_diff": self.statistic,
+            "df_diff": self.df,
+            "pvalue": self.pvalue,
+            "scaling": self.scaling,
+            "rmsea_diff": float(np.sqrt(excess * ngroups)),
+            "method": self.method,
+        }
+
+
+UNTESTED: Mapping[str, Any] = {
+    **dict.fromkeys(("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff"), np.nan),
+    "method": pd.NA,
+}
+"""The same columns of a model that is held against none."""
+
+
+def comparison_table(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Table of comparisons, a row for each model."""
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype({"df_diff": "Int64", "method": "string"})
 
 
 def likelihood_ratio(
